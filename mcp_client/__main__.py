@@ -1,4 +1,4 @@
-"""`python -m mcp_client`: what the image runs."""
+"""`python -m mcp_client`, the command of the image."""
 
 import logging
 import sys
@@ -7,22 +7,22 @@ from mcp_client.settings import load_settings
 from mcpfleet_server.environment import initialize
 
 DRAIN_SECONDS = 8
-"""How long calls in flight may still run after SIGTERM; Cloud Run kills the container after 10 seconds."""
+"""The seconds that calls may continue after SIGTERM; Cloud Run kills the container after 10 seconds."""
 
 
 def main() -> int:
     """Read the environment and serve.
 
     Returns:
-        The exit code: 0 after an orderly stop, 2 for a mistake in the environment.
+        The exit code: 0 after a graceful shutdown, 2 for a mistake in the environment.
     """
     settings = initialize(load_settings, "mcp_client")
     if settings is None:
         return 2
-    # What the SDK has to say of a failure is in the line of the question, without the traceback.
+    # The log entry of each question has the SDK's errors already, without a traceback.
     logging.getLogger("mcp.client.streamable_http").setLevel(logging.CRITICAL)
 
-    # The SDK's import takes most of the start; a wrong environment is told before it.
+    # The SDK is slow to import, so the environment is checked first.
     import uvicorn
 
     from mcp_client.app import build_app

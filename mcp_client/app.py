@@ -1,4 +1,4 @@
-"""The application: `POST /ask`, `GET /health`, `GET /servers/{name}`, and a page to try it by hand."""
+"""The web application: `POST /ask`, `GET /health`, `GET /servers/{name}`, and a page to try it in a browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAGE = """<!doctype html>
 textarea,pre{width:100%;box-sizing:border-box;font:14px ui-monospace,monospace}
 pre{background:#f4f4f4;padding:1rem;overflow:auto}</style>
 <h1>Ask the fleet</h1>
-<p>Servers: NAMES. Without a tool the answer lists what each can do.</p>
+<p>Servers: NAMES. Without a tool, the answer lists the tools of each server.</p>
 <form><textarea rows="4" name="q" aria-label="question">{}</textarea><p><button>Ask</button></form>
 <pre aria-live="polite">{"tool": "add", "arguments": {"a": 1, "b": 2}}</pre>
 <script>
@@ -45,35 +45,39 @@ document.forms[0].onsubmit = async (event) => {
 
 
 class Question(BaseModel):
-    """What `POST /ask` takes."""
+    """The body of `POST /ask`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    tool: str | None = Field(None, description="the tool to call; without it, tools are listed")
+    tool: str | None = Field(None, description="the tool to call; without it, the answer lists all tools")
     arguments: dict[str, Any] = Field(default={}, description="the tool's arguments")
-    servers: list[str] | None = Field(None, description="which servers to ask; all by default")
+    servers: list[str] | None = Field(None, description="the servers to call; by default all")
 
 
 def build_app(fleet: Fleet, origins: Collection[str] = ()) -> Starlette:
-    """The application for these servers; pages of *origins* may ask it, besides its own."""
+    """Build the application for *fleet*; web pages of *origins*, and its own page, may send questions."""
 
     async def ask(request: Request) -> Response:
         try:
             question = Question.model_validate_json(await request.body() or b"{}")
         except pydantic.ValidationError as error:
-            wrong = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()]
-            return JSONResponse({"error": {"message": "; ".join(wrong)}}, 400)
+            problems = [
+                f"{'.'.join(map(str, detail['loc'])) or 'the body'}: {detail['msg']}" for detail in error.errors()
+            ]
+            return JSONResponse({"error": {"message": "; ".join(problems)}}, 400)
         names = fleet.names if question.servers is None else question.servers
         if unknown := [name for name in names if name not in fleet.names]:
             text = f"servers: this client does not call {', '.join(unknown)}; it calls {', '.join(fleet.names)}"
             return JSONResponse({"error": {"message": text}}, 400)
         with traced(request.headers):
             if question.tool is None:
-                answers = await fleet.tools(names)
+                results = await fleet.list_tools(names)
             else:
-                answers = await fleet.call(names, question.tool, question.arguments)
-        # Something went well: 200. All failed: the gateway that this is says 502.
-        return JSONResponse({"servers": answers}, 200 if any("error" not in one for one in answers.values()) else 502)
+                results = await fleet.call_tool(names, question.tool, question.arguments)
+        # 200 if any server succeeded; 502 (bad gateway) if all failed.
+        return JSONResponse(
+            {"servers": results}, 200 if any("error" not in detail for detail in results.values()) else 502
+        )
 
     async def health(_request: Request) -> Response:
         return JSONResponse({"status": "ok"})

@@ -1,6 +1,6 @@
-"""How this client calls its servers: all at once over one connection pool, each with a token for its own audience.
+"""Calls the client's servers concurrently over one connection pool, each with a token for its own audience.
 
-What is tried again, and what a refusal says, is `mcpfleet.service`'s business.
+`mcpfleet.service` retries requests and words the errors.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mcpfleet.token_sources import DefaultSource, TokenSource
 
 Result = dict[str, Any]
 
-_PAGES: Final = 100
-"""Pages of a list of tools that are read at most."""
+_MAX_PAGES: Final = 100
+"""The maximum number of pages to read of a server's list of tools."""
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +33,13 @@ logger = logging.getLogger(__name__)
 class Fleet:
     """The servers that this client calls.
 
-    `http` makes HTTP clients for each.
+    `http` has the factory of HTTP clients for each server.
 
     Args:
-        servers: By name.
-        timeout: Seconds that one call of one server may take, cold start included.
-        source: The identity; by default the service's own account.
-        transport: The way out; real HTTP if not given.
+        servers: The servers by name.
+        timeout: The maximum seconds for one call of one server, including a cold start.
+        source: The source of ID tokens; by default the service's own account.
+        transport: Sends the requests; None for the network.
         sleep: Waits for a number of seconds.
     """
 
@@ -69,49 +69,51 @@ class Fleet:
         return list(self._servers)
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close all connections."""
         await self._pool.aclose()
 
-    async def tools(self, names: list[str]) -> dict[str, Result]:
-        """What each server can do."""
+    async def list_tools(self, names: list[str]) -> dict[str, Result]:
+        """List the tools of each server."""
 
-        async def look(client: Client) -> Result:
-            listed = await _listed(client)
-            return {"tools": [{"name": one.name, "description": one.description} for one in listed]}
+        async def list_server_tools(client: Client) -> Result:
+            tools = await _list_all_tools(client)
+            return {"tools": [{"name": tool.name, "description": tool.description} for tool in tools]}
 
-        return await self._all(names, "tools/list", look)
+        return await self._run_on_servers(names, "tools/list", list_server_tools)
 
-    async def call(self, names: list[str], tool: str, arguments: Mapping[str, Any]) -> dict[str, Result]:
-        """Call one tool of each server that has it; the others are left out unless none has it."""
+    async def call_tool(self, names: list[str], tool: str, arguments: Mapping[str, Any]) -> dict[str, Result]:
+        """Call a tool on each server that has it; if none has it, the result has an error for each server."""
 
-        async def do(client: Client) -> Result:
-            if tool not in {one.name for one in await _listed(client)}:
-                return {"error": {"status": None, "message": f"it has no tool {tool}"}, "lacks": True}
+        async def call_server_tool(client: Client) -> Result:
+            if tool not in {listed_tool.name for listed_tool in await _list_all_tools(client)}:
+                return {"error": {"status": None, "message": f"the server has no tool {tool}"}, "tool_missing": True}
             result = await client.call_tool(tool, dict(arguments))
-            said = result.model_dump(by_alias=True, mode="json", exclude_none=True)
-            return {"result": {key: said[key] for key in ("content", "structuredContent", "isError") if key in said}}
+            dump = result.model_dump(by_alias=True, mode="json", exclude_none=True)
+            return {"result": {key: dump[key] for key in ("content", "structuredContent", "isError") if key in dump}}
 
-        answers = await self._all(names, f"tools/call {tool}", do)
-        having = {name: one for name, one in answers.items() if not one.get("lacks")}
-        return having or {name: {"error": one["error"]} for name, one in answers.items()}
+        results = await self._run_on_servers(names, f"tools/call {tool}", call_server_tool)
+        results_with_tool = {name: result for name, result in results.items() if not result.get("tool_missing")}
+        return results_with_tool or {name: {"error": result["error"]} for name, result in results.items()}
 
-    async def _all(self, names: list[str], what: str, do: Callable[[Client], Awaitable[Result]]) -> dict[str, Result]:
-        answers = await asyncio.gather(*(self._one(name, what, do) for name in names))
-        return dict(zip(names, answers, strict=True))
+    async def _run_on_servers(
+        self, names: list[str], method: str, operation: Callable[[Client], Awaitable[Result]]
+    ) -> dict[str, Result]:
+        results = await asyncio.gather(*(self._run_on_server(name, method, operation) for name in names))
+        return dict(zip(names, results, strict=True))
 
-    async def _one(self, name: str, what: str, do: Callable[[Client], Awaitable[Result]]) -> Result:
-        began = time.monotonic()
+    async def _run_on_server(self, name: str, method: str, operation: Callable[[Client], Awaitable[Result]]) -> Result:
+        started = time.monotonic()
         try:
             async with asyncio.timeout(self._timeout), self._client(name) as client:
-                result = await do(client)
-        except Exception as error:  # one server's trouble is not the others'
+                result = await operation(client)
+        except Exception as error:  # doesn't affect the other servers
             result: Result = {"error": describe_error(error, self._servers[name], self._timeout)}
-        self._log(name, what, result, time.monotonic() - began)
+        self._log(name, method, result, time.monotonic() - started)
         return result
 
-    def _log(self, name: str, what: str, result: Result, seconds: float) -> None:
-        """One line for each server that is asked, in the words that the server has for the call."""
-        error: Result | None = None if result.get("lacks") else result.get("error")
+    def _log(self, name: str, method: str, result: Result, seconds: float) -> None:
+        """Write one log entry for the call of one server, with the same fields as the server's own entry."""
+        error: Result | None = None if result.get("tool_missing") else result.get("error")
         failed = bool(result.get("result", {}).get("isError"))
         outcome = "refused" if error and error["status"] in (401, 403, 404) else "error" if error or failed else "ok"
         fields = {"server": name, "outcome": outcome, "milliseconds": round(seconds * 1000, 3)}
@@ -123,9 +125,9 @@ class Fleet:
         }
         if status := error["status"] if error else 200:
             http["status"] = status
-        said = f"{what} of {name}: {outcome}" + (f": {error['message']}" if error else "")
+        message = f"{method} of {name}: {outcome}" + (f": {error['message']}" if error else "")
         logger.log(
-            logging.WARNING if error else logging.INFO, "%s", said, extra={"fields": fields, "http_request": http}
+            logging.WARNING if error else logging.INFO, "%s", message, extra={"fields": fields, "http_request": http}
         )
 
     @asynccontextmanager
@@ -136,14 +138,18 @@ class Fleet:
             yield await stack.enter_async_context(Client(transport))
 
 
-async def _listed(client: Client) -> list[Tool]:
-    """Every tool of a server."""
-    found: list[Tool] = []
+async def _list_all_tools(client: Client) -> list[Tool]:
+    """List all tools of a server.
+
+    Raises:
+        ValueError: the list has too many pages.
+    """
+    tools: list[Tool] = []
     cursor: str | None = None
-    for _ in range(_PAGES):
+    for _ in range(_MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
-        found += page.tools
+        tools += page.tools
         cursor = page.next_cursor
         if cursor is None:
-            return found
-    raise ValueError(f"its list of tools has not ended after {_PAGES} pages")
+            return tools
+    raise ValueError(f"the server's list of tools has more than {_MAX_PAGES} pages")

@@ -1,6 +1,6 @@
-"""The reference MCP server of mcpfleet: what a user starts from. Replace `app.py` and what is in `examples/`.
+"""The reference MCP server of mcpfleet, a start for your own server: replace `app.py` and `examples/`.
 
-What hosting on Cloud Run asks of any MCP server is `mcpfleet_server`'s. Nothing here is built at import time.
+The package `mcpfleet_server` does what every MCP server needs on Cloud Run. Importing this package creates no server.
 """
 
 __version__ = "0.1.0"

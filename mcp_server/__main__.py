@@ -1,4 +1,4 @@
-"""`python -m mcp_server`: what the image runs."""
+"""`python -m mcp_server`, the command of the image."""
 
 import sys
 from typing import Any
@@ -8,7 +8,7 @@ from mcpfleet_server.hosting.settings import Settings
 
 
 def build(settings: Settings) -> Any:
-    """The reference server. Imported here: the SDK takes most of the start, a wrong environment is told before it."""
+    """Build the reference server. Its import is here, after the check of the environment, because the SDK is slow."""
     from mcp_server.app import build_server
 
     return build_server(settings)

@@ -1,12 +1,13 @@
 """The HTTP service around an agent: `POST /ask` with `{"question": "…"}`, `GET /health`, and `GET /servers/{name}`.
 
-It reads the environment, keeps connections and the trace of each question, and knows no framework: `agent.py` beside it
-does. What comes from where:
+It reads the environment, manages connections and the trace of each question, and is the same for every framework;
+`agent.py` has the agent. The environment variables:
 
-- `PORT`: Cloud Run's container contract.
-- `MCP_SERVERS`: the fleet writes it, from `clients.<name>.calls`.
-- `MCP_CLIENT_ORIGINS`: origins of web pages that may ask, with commas between them; by default none but its own.
-- `MODEL`: the model's name; `MCP_TIMEOUT`: seconds that a server may take, a cold start included.
+- `PORT`: the port to listen on, from Cloud Run.
+- `MCP_SERVERS`: the servers, which the fleet sets from `clients.<name>.calls`.
+- `MCP_CLIENT_ORIGINS`: origins of other web pages that may send questions, separated by commas.
+- `MODEL`: the model's name.
+- `MCP_TIMEOUT`: the maximum seconds for a call of a server, including a cold start.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ log = logging.getLogger("agent")
 
 
 class Question(BaseModel):
-    """What `POST /ask` takes."""
+    """The body of `POST /ask`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,21 +47,24 @@ class Question(BaseModel):
 def build_app(
     agent: Agent, clients: Mapping[str, HttpClients] | None = None, origins: Collection[str] = ()
 ) -> Starlette:
-    """The application around an agent; who verifies a deployment asks it whether it reaches the servers of *clients*.
+    """Build the application around an agent.
 
-    Pages of *origins* may ask it, besides its own.
+    `GET /servers/{name}` checks whether it reaches a server of *clients*, which `verify` uses. Web pages of *origins*
+    may send questions.
     """
 
     async def ask(request: Request) -> Response:
         try:
-            asked = Question.model_validate_json(await request.body())
+            body = Question.model_validate_json(await request.body())
         except pydantic.ValidationError as error:
-            wrong = [f"{'.'.join(map(str, one['loc'])) or 'the body'}: {one['msg']}" for one in error.errors()]
-            return JSONResponse({"error": "; ".join(wrong)}, 400)
-        with traced(request.headers):  # what the agent does belongs to the question's trace, in the servers' logs, too
+            problems = [
+                f"{'.'.join(map(str, detail['loc'])) or 'the body'}: {detail['msg']}" for detail in error.errors()
+            ]
+            return JSONResponse({"error": "; ".join(problems)}, 400)
+        with traced(request.headers):  # the agent's calls belong to the question's trace
             try:
-                answer = await agent.ask(asked.question)
-            except Exception as error:  # a model or a server that fails is no reason for a traceback at the caller's
+                answer = await agent.ask(body.question)
+            except Exception as error:  # the caller gets an error instead of a traceback
                 log.exception("no answer")
                 return JSONResponse({"error": str(error) or type(error).__name__}, 502)
             log.info("answered")
@@ -77,19 +81,19 @@ def build_app(
     return Starlette(
         routes=[Route("/ask", ask, methods=["POST"]), Route("/health", health), reach_route(clients or {})],
         lifespan=lifespan,
-        middleware=[Middleware(SameOriginApp, origins=origins)],  # no web page of another asks in its user's name
+        middleware=[Middleware(SameOriginApp, origins=origins)],  # web pages of other sites can't send questions
     )
 
 
 def http_clients(servers: Mapping[str, CalledServer], timeout: float) -> dict[str, HttpClients]:
-    """HTTP clients for each server, over one pool of connections."""
+    """Factories of HTTP clients for each server, with one connection pool."""
     pool = connections(timeout)
     return {name: HttpClients(server, pool=pool, timeout=timeout) for name, server in servers.items()}
 
 
 def main() -> int:
     """Read the environment and serve."""
-    logs.install(project=os.environ.get("GOOGLE_CLOUD_PROJECT"))  # JSON, as Cloud Logging wants it
+    logs.install(project=os.environ.get("GOOGLE_CLOUD_PROJECT"))  # JSON for Cloud Logging
     try:
         servers = servers_of(os.environ.get("MCP_SERVERS", ""))
         origins = parse_origins(os.environ.get("MCP_CLIENT_ORIGINS", ""))
@@ -102,7 +106,7 @@ def main() -> int:
         return 2
     model = os.environ.get("MODEL", MODEL)
     if model == "scripted":
-        from scripted import ScriptedModel  # for tests; it is no AI
+        from scripted import ScriptedModel  # for tests, without AI
 
         model = ScriptedModel()
     clients = http_clients(servers, timeout)

@@ -1,7 +1,7 @@
-"""Toolbox: a few text and unit tools, served as MCP over streamable HTTP at /mcp.
+"""Toolbox: text and unit tools, served as MCP over streamable HTTP at /mcp.
 
-It stands for the image that you already have: it knows nothing of mcpfleet, takes its address from the
-command line instead of PORT, and listens on a port of its own.
+It is an example of an existing image: it doesn't use mcpfleet, takes its address from the command line instead of PORT,
+and listens on its own port.
 """
 
 import argparse
@@ -18,7 +18,7 @@ Unit = Literal["m", "km", "mi", "ft"]
 
 METRES: dict[Unit, float] = {"m": 1.0, "km": 1000.0, "mi": 1609.344, "ft": 0.3048}
 
-# Without it a client has to take a tool for one that may destroy.
+# Without this hint, clients must assume that a tool is destructive.
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 Title = Annotated[str, Field(examples=["Under way"])]
@@ -52,7 +52,7 @@ def convert_length(value: float, source: Unit, target: Unit) -> float:
 
 
 def main() -> None:
-    """Serve until stopped."""
+    """Serve until the process is stopped."""
     parser = argparse.ArgumentParser(prog="toolbox", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=5000, help="port to listen on (default: %(default)s)")

@@ -1,6 +1,7 @@
-"""Weather: what temperature, humidity and wind come to, served as MCP over streamable HTTP at /mcp.
+"""Weather: formulas for temperature, humidity and wind, served as MCP over streamable HTTP at /mcp.
 
-It stands for the repository that has no Dockerfile: requirements.txt says what it needs, `server.py` where it begins.
+It is an example of a repository without a Dockerfile: it has its dependencies in requirements.txt and starts with
+`server.py`.
 """
 
 import math
@@ -11,7 +12,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp_types import ToolAnnotations
 from pydantic import Field
 
-# Without it a client has to take a tool for one that may destroy.
+# Without this hint, clients must assume that a tool is destructive.
 READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 
 Celsius = Annotated[float, Field(examples=[8.0])]
@@ -21,7 +22,7 @@ server = MCPServer("weather", version="1.0.0", instructions="Formulas of meteoro
 
 @server.tool(annotations=READS)
 def dew_point(temperature: Celsius, humidity: Annotated[float, Field(examples=[50.0])]) -> float:
-    """The dew point in °C of air of a temperature in °C and a relative humidity in percent (Magnus' formula)."""
+    """Calculate the dew point in °C from temperature in °C and relative humidity in percent (Magnus formula)."""
     if not 0 < humidity <= 100:
         raise ValueError("humidity is a percentage above 0")
     gamma = math.log(humidity / 100) + 17.62 * temperature / (243.12 + temperature)
@@ -30,7 +31,7 @@ def dew_point(temperature: Celsius, humidity: Annotated[float, Field(examples=[5
 
 @server.tool(annotations=READS)
 def wind_chill(temperature: Celsius, wind: Annotated[float, Field(examples=[20.0])]) -> float:
-    """What a temperature in °C feels like in wind of so many km/h, where it is at most 10 °C and windy."""
+    """Calculate the wind chill in °C from temperature (°C) and wind (km/h), for up to 10 °C and at least 4.8 km/h."""
     if temperature > 10 or wind < 4.8:
         return temperature
     return round(13.12 + 0.6215 * temperature + (0.3965 * temperature - 11.37) * wind**0.16, 1)

@@ -1,1 +1,1 @@
-"""The rest of the protocol by small examples; delete what you do not need. `app.py` has the tools to begin with."""
+"""Small examples of the rest of the protocol: delete those that you don't need. `app.py` has the first tools."""

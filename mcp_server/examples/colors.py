@@ -1,4 +1,4 @@
-"""Resources, a template with completion, a prompt with arguments; an image, a sound and an embedded resource."""
+"""Resources, a resource template with completion, a prompt with arguments, an image, a sound, an embedded resource."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from pydantic import Field
 
 from mcp_server.media import png, wav
 
-# The sixteen names of HTML 3.2: few enough to list, enough to complete.
+# The sixteen colors of HTML 3.2.
 COLORS: Final = {
     "aqua": "#00ffff",
     "black": "#000000",
@@ -42,24 +42,24 @@ COLORS: Final = {
 }
 _MOODS: Final = ("calm", "cheerful", "formal", "mysterious")
 _TEMPLATE: Final = "color://{name}"
-_READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
-_SIDE: Final = 32
-_RATE: Final = 8000
+_READ_ONLY = ToolAnnotations(read_only_hint=True, open_world_hint=False)
+_SIDE_PIXELS: Final = 32
+_SAMPLES_PER_SECOND: Final = 8000
 
 
 def register(server: MCPServer[Any]) -> None:
-    """Add them to a server."""
-    _tools(server)
+    """Add the tools, resources, prompt and completion to a server."""
+    _register_tools(server)
 
     @server.resource("color://palette", mime_type="application/json")
     async def palette() -> str:
-        """All the colors that have a name here."""
+        """All named colors."""
         return json.dumps(COLORS)
 
     @server.resource(_TEMPLATE, mime_type="application/json")
     async def color(name: str) -> str:
-        """One color by its name."""
-        return json.dumps(_described(name))
+        """A color by name."""
+        return json.dumps(_describe(name))
 
     @server.prompt(title="Describe a color")
     async def describe_color(name: str, mood: str = "calm") -> str:
@@ -70,48 +70,54 @@ def register(server: MCPServer[Any]) -> None:
     async def complete(
         ref: PromptReference | ResourceTemplateReference, argument: CompletionArgument, context: Any
     ) -> Completion | None:
-        """The names that begin as the client has typed."""
-        ours = ref.uri == _TEMPLATE if isinstance(ref, ResourceTemplateReference) else ref.name == "describe_color"
-        values = {"name": tuple(COLORS), "mood": _MOODS}.get(argument.name, ()) if ours else ()
-        found = [value for value in values if value.startswith(argument.value.lower())]
-        return Completion(values=found, total=len(found), has_more=False)
+        """Complete names and moods that start with the client's input."""
+        has_completion = (
+            ref.uri == _TEMPLATE if isinstance(ref, ResourceTemplateReference) else ref.name == "describe_color"
+        )
+        values = {"name": tuple(COLORS), "mood": _MOODS}.get(argument.name, ()) if has_completion else ()
+        matches = [value for value in values if value.startswith(argument.value.lower())]
+        return Completion(values=matches, total=len(matches), has_more=False)
 
 
-def _tools(server: MCPServer[Any]) -> None:
-    @server.tool(annotations=_READS)
+def _register_tools(server: MCPServer[Any]) -> None:
+    @server.tool(annotations=_READ_ONLY)
     async def swatch(color: Annotated[str, Field(description="a name such as teal, or #rrggbb")]) -> Image:
         """Show a color as a small picture."""
-        return Image(data=png(_SIDE, _SIDE, _rgb(color) * _SIDE * _SIDE), format="png")
+        return Image(
+            data=png(_SIDE_PIXELS, _SIDE_PIXELS, _parse_rgb(color) * _SIDE_PIXELS * _SIDE_PIXELS), format="png"
+        )
 
-    @server.tool(annotations=_READS)
+    @server.tool(annotations=_READ_ONLY)
     async def tone(
         hertz: Annotated[int, Field(ge=20, le=4000, description="how high")] = 440,
         seconds: Annotated[float, Field(gt=0, le=2, description="how long")] = 0.25,
     ) -> Audio:
         """Play a pure tone."""
-        count = int(_RATE * seconds)
-        samples = bytes(128 + round(100 * math.sin(2 * math.pi * hertz * n / _RATE)) for n in range(count))
-        return Audio(data=wav(samples, _RATE), format="wav")
+        count = int(_SAMPLES_PER_SECOND * seconds)
+        samples = bytes(
+            128 + round(100 * math.sin(2 * math.pi * hertz * n / _SAMPLES_PER_SECOND)) for n in range(count)
+        )
+        return Audio(data=wav(samples, _SAMPLES_PER_SECOND), format="wav")
 
-    @server.tool(annotations=_READS)
+    @server.tool(annotations=_READ_ONLY)
     async def look_up_color(name: str) -> EmbeddedResource:
-        """Give what is known of a color as a resource that a client can keep."""
+        """Return a color as an embedded resource."""
         try:
-            text = json.dumps(_described(name))
+            text = json.dumps(_describe(name))
         except ResourceNotFoundError as error:
             raise ToolError(str(error)) from None
         contents = TextResourceContents(uri=f"color://{name}", mime_type="application/json", text=text)
         return EmbeddedResource(type="resource", resource=contents)
 
 
-def _described(name: str) -> dict[str, str]:
+def _describe(name: str) -> dict[str, str]:
     if name not in COLORS:
-        raise ResourceNotFoundError(f"there is no color {name!r}; color://palette has them all")
+        raise ResourceNotFoundError(f"there is no color {name!r}; color://palette has all names")
     return {"name": name, "hex": COLORS[name]}
 
 
-def _rgb(color: str) -> bytes:
+def _parse_rgb(color: str) -> bytes:
     text = COLORS.get(color.lower(), color)
     if re.fullmatch(r"#[0-9a-fA-F]{6}", text) is None:
-        raise ToolError(f"{color!r} is no color; give a name of color://palette, or #rrggbb")
+        raise ToolError(f"{color!r} is not a color; use a name from color://palette, or #rrggbb")
     return bytes.fromhex(text[1:])

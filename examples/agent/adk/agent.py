@@ -1,4 +1,4 @@
-"""The agent, by Google's Agent Development Kit: https://google.github.io/adk-docs/."""
+"""The agent, built with Google's Agent Development Kit: https://google.github.io/adk-docs/."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -20,13 +20,13 @@ If a tool says that it failed, say so, and why.
 
 
 class Agent:
-    """An agent whose tools are those of the fleet's servers.
+    """An agent with the tools of the fleet's servers.
 
     Args:
         model: The model's name, or a model.
         servers: The servers, by name.
-        clients: What makes the HTTP clients for each.
-        timeout: Seconds that a server may take.
+        clients: The factories of HTTP clients, by server.
+        timeout: The maximum seconds for a call of a server.
     """
 
     def __init__(
@@ -40,12 +40,12 @@ class Agent:
             McpToolset(
                 connection_params=StreamableHTTPConnectionParams(
                     url=server.url,
-                    # ADK's own 5 seconds are less than a cold start.
+                    # A cold start can take longer than ADK's default of 5 seconds.
                     timeout=timeout,
-                    # Not headers or header_provider: those are read once for a session, which a token does not outlive.
+                    # Not headers or header_provider, which are read once per session: a session can outlive a token.
                     httpx_client_factory=cast("Any", clients[name]),  # ADK's types know httpx only, not httpx2
                 ),
-                tool_name_prefix=name,  # two servers may have a tool of one name
+                tool_name_prefix=name,  # servers may have tools with the same name
             )
             for name, server in servers.items()
         ]
@@ -53,7 +53,7 @@ class Agent:
         self._runner = InMemoryRunner(agent, app_name="agent")
 
     async def ask(self, question: str) -> str:
-        """Answer one question, in a session of its own."""
+        """Answer one question in a new session."""
         sessions = self._runner.session_service
         session = await sessions.create_session(app_name="agent", user_id="caller")
         answer = ""
@@ -68,5 +68,5 @@ class Agent:
         return answer
 
     async def aclose(self) -> None:
-        """End the sessions with the servers."""
+        """Close the sessions with the servers."""
         await self._runner.close()

@@ -1,4 +1,4 @@
-"""The agent, by Pydantic AI: https://ai.pydantic.dev/."""
+"""The agent, built with Pydantic AI: https://ai.pydantic.dev/."""
 
 from collections.abc import Mapping
 
@@ -17,13 +17,13 @@ If a tool says that it failed, say so, and why.
 
 
 class Agent:
-    """An agent whose tools are those of the fleet's servers.
+    """An agent with the tools of the fleet's servers.
 
     Args:
         model: The model's name, or a model.
         servers: The servers, by name.
-        clients: What makes the HTTP clients for each.
-        timeout: Seconds that a server may take.
+        clients: The factories of HTTP clients, by server.
+        timeout: The maximum seconds for a call of a server.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Agent:
             MCPToolset(
                 server.url,
                 id=name,
-                # Not headers: those would be read once for a session, which a token does not outlive.
+                # Not headers, which are read once per session: a session can outlive a token.
                 http_client=client,
                 init_timeout=timeout,
                 read_timeout=timeout,
-            ).prefixed(name)  # two servers may have a tool of one name
+            ).prefixed(name)  # servers may have tools with the same name
             for (name, server), client in zip(servers.items(), self._clients, strict=True)
         ]
         self._agent = pydantic_ai.Agent(model, instructions=INSTRUCTION, toolsets=toolsets)
 
     async def ask(self, question: str) -> str:
-        """Answer one question, in sessions of its own with the servers."""
+        """Answer one question, with new sessions with the servers."""
         return (await self._agent.run(question)).output
 
     async def aclose(self) -> None:

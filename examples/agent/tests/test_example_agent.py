@@ -1,4 +1,4 @@
-"""The agent of the framework on PYTHONPATH, over servers in memory and a front end that refuses as Google's does."""
+"""Tests the agent of the framework on PYTHONPATH, with servers in memory and the errors of Google's front end."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def anyio_backend():
 
 
 class Clock:
-    """Unix time that moves only when told."""
+    """A clock in Unix time that only tests move."""
 
     def __init__(self):
         self.now = time.time()
@@ -38,7 +38,7 @@ class Clock:
 
 
 class Account:
-    """Its tokens live an hour, and are numbered."""
+    """A service account with numbered tokens that are valid for an hour."""
 
     name = "metadata server"
     any_audience = True
@@ -53,7 +53,7 @@ class Account:
 
 
 class Cloud(httpx2.AsyncBaseTransport):
-    """Two services by their hosts; `answers` come first, for requests whose body holds `on`."""
+    """The services by host; requests whose body contains `on` get one of `answers` first, if there are any."""
 
     def __init__(self, apps):
         self.ways = {host: httpx2.ASGITransport(app) for host, app in apps.items()}
@@ -72,8 +72,8 @@ class Cloud(httpx2.AsyncBaseTransport):
         return await self.ways[request.url.host].handle_async_request(request)
 
     def messages(self, method):
-        told = [(request, json.loads(request.content)) for request in self.requests if request.content]
-        return [(request, message) for request, message in told if message["method"] == method]
+        parsed = [(request, json.loads(request.content)) for request in self.requests if request.content]
+        return [(request, message) for request, message in parsed if message["method"] == method]
 
 
 def mcp_server(name, world):
@@ -86,7 +86,7 @@ def mcp_server(name, world):
 
     @server.tool()
     def sleep_an_hour() -> str:
-        """Nothing comes of it but the time that passes."""
+        """Let an hour pass."""
         world.clock.now += 3600
         return "slept"
 
@@ -100,7 +100,7 @@ def mcp_server(name, world):
 
 @pytest.fixture
 async def world():
-    """`world.ask(text)`: the agent's HTTP answer; `world.cloud`, `world.account` and `world.clock` behind it."""
+    """The agent (`world.ask(text)` returns its HTTP response), with its cloud, account and clock."""
 
     class World:
         clock = Clock()
@@ -165,8 +165,8 @@ async def test_a_session_outlives_its_token(world):
     assert "3" in answer.json()["answer"].splitlines()[1]
     asleep, added = (request for request, _ in world.cloud.messages("tools/call"))
     assert asleep.headers["x-serverless-authorization"] != added.headers["x-serverless-authorization"]
-    begun = [*world.cloud.messages("initialize"), *world.cloud.messages("server/discover")]
-    assert len(begun) == 2, "one session with each server"
+    initializations = [*world.cloud.messages("initialize"), *world.cloud.messages("server/discover")]
+    assert len(initializations) == 2, "one session with each server"
 
 
 async def test_a_token_that_is_refused_on_the_way_is_replaced(world):
@@ -179,9 +179,9 @@ async def test_a_token_that_is_refused_on_the_way_is_replaced(world):
 async def test_cold_starts_are_waited_for(world):
     full = httpx2.Response(429, headers={"content-type": "text/plain"}, text="Rate exceeded.")
     world.cloud.answers = [httpx2.ConnectError("refused"), full] * 2
-    began = world.clock.now
+    started = world.clock.now
     assert "3" in (await world.ask('one_add {"a": 1, "b": 2}')).json()["answer"]
-    assert world.clock.now > began
+    assert world.clock.now > started
 
 
 @pytest.mark.parametrize(("status", "said"), [(403, "roles/run.invoker"), (404, "has no such service")])
@@ -192,8 +192,8 @@ async def test_a_call_that_is_refused_is_told_to_the_model_and_the_session_goes_
     )
     assert said in first
     assert "3" in second
-    begun = [*world.cloud.messages("initialize"), *world.cloud.messages("server/discover")]
-    assert len(begun) == 2
+    initializations = [*world.cloud.messages("initialize"), *world.cloud.messages("server/discover")]
+    assert len(initializations) == 2
 
 
 async def test_a_call_that_broke_off_is_not_made_twice(world):
@@ -223,8 +223,8 @@ async def test_what_the_agent_does_belongs_to_the_questions_trace(world):
         await world.ask('one_add {"a": 1, "b": 2}', traceparent=parent)
     calls = world.cloud.messages("tools/call")
     assert [request.headers["traceparent"] for request, _ in calls] == parents
-    told = [message["params"]["_meta"]["traceparent"].split("-")[1] for _, message in calls]
-    assert told == [parent.split("-")[1] for parent in parents]
+    trace_ids = [message["params"]["_meta"]["traceparent"].split("-")[1] for _, message in calls]
+    assert trace_ids == [parent.split("-")[1] for parent in parents]
 
 
 @pytest.mark.parametrize(
@@ -263,6 +263,6 @@ def test_a_mistake_in_the_environment_is_named(monkeypatch, capsys, environment,
     ],
 )
 async def test_a_page_of_somebody_else_asks_nothing(world, headers, status):
-    given = {"host": "localhost:8080", "content-type": "application/json", **headers}
-    answer = await world.http.post("/ask", content='{"question": "add 1 and 2"}', headers=given)
+    all_headers = {"host": "localhost:8080", "content-type": "application/json", **headers}
+    answer = await world.http.post("/ask", content='{"question": "add 1 and 2"}', headers=all_headers)
     assert (answer.status_code, world.cloud.requests) == (status, [])

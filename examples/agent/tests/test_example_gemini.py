@@ -1,7 +1,7 @@
-"""Gemini's own class of each framework, against a stand-in of its API: what of Gemini can be tried without a network.
+"""Tests each framework's class for Gemini with a fake of Gemini's API, without a network.
 
-The stand-in knows two answers, so nothing is said here of how well a model chooses. What is: that the tools of an MCP
-server reach Gemini as declarations that it takes, and that its call reaches the tool, and the result Gemini.
+The fake has two fixed responses, so the tests don't show how well a model chooses tools. They show that the tools of an
+MCP server reach Gemini as valid declarations, that Gemini's call reaches the tool, and that the result reaches Gemini.
 """
 
 import contextlib
@@ -28,20 +28,20 @@ def anyio_backend():
 
 
 class Account(google.auth.credentials.Credentials):
-    """The service's account, as google-auth finds it."""
+    """The service's account for google-auth."""
 
     def refresh(self, request):
         self.token = "an access token"
         self.expiry = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + datetime.timedelta(hours=1)
 
 
-class StandIn(BaseHTTPRequestHandler):
-    """Calls `one_add` first, and then says what came of it."""
+class FakeGemini(BaseHTTPRequestHandler):
+    """A fake Gemini that calls `one_add`, and then answers with the result."""
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.server.asked.append(asked)
-        last = asked["contents"][-1]["parts"][-1]
+        request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.asked.append(request)
+        last = request["contents"][-1]["parts"][-1]
         if "functionResponse" in last:
             part = {"text": f"It is {json.dumps(last['functionResponse']['response'])}."}
         else:
@@ -56,13 +56,13 @@ class StandIn(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_):
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def gemini(monkeypatch):
-    """What Gemini was asked."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), StandIn) as server:
+    """The requests that the fake Gemini gets."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), FakeGemini) as server:
         server.asked = []
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
@@ -93,8 +93,10 @@ async def test_gemini_is_told_the_servers_tools_and_what_its_call_came_to(gemini
     async with contextlib.AsyncExitStack() as stack:
         app = server.streamable_http_app(stateless_http=True, json_response=True, host="0.0.0.0")  # noqa: S104
         await stack.enter_async_context(server.session_manager.run())
-        known = CalledServer(url="http://localhost:8081/mcp")
-        agent = Agent(MODEL, {"one": known}, {"one": HttpClients(known, pool=httpx2.ASGITransport(app))}, 20)
+        called_server = CalledServer(url="http://localhost:8081/mcp")
+        agent = Agent(
+            MODEL, {"one": called_server}, {"one": HttpClients(called_server, pool=httpx2.ASGITransport(app))}, 20
+        )
         stack.push_async_callback(agent.aclose)
         answer = await agent.ask("What is 1 + 2?")
     assert answer.startswith("It is ")

@@ -145,26 +145,26 @@ class Pages(httpx2.AsyncBaseTransport):
         self._count, self._description = count, description
 
     async def handle_async_request(self, request):
-        asked = json.loads(request.content)
-        match asked["method"]:
+        message = json.loads(request.content)
+        match message["method"]:
             case "initialize":
                 about = {"name": "pages", "version": "1"}
                 result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": about}
             case "tools/list":
-                page = int(asked.get("params", {}).get("cursor", 0))
+                page = int(message.get("params", {}).get("cursor", 0))
                 tool = {"name": f"t{page}", "description": self._description, "inputSchema": {"type": "object"}}
                 more = {"nextCursor": str(page + 1)} if page + 1 < self._count else {}
                 result = {"tools": [tool], **more}
             case "tools/call":
-                result = {"content": [{"type": "text", "text": asked["params"]["name"]}]}
+                result = {"content": [{"type": "text", "text": message["params"]["name"]}]}
             case "notifications/initialized":
                 return httpx2.Response(202)
             case _:
-                return self._answer(asked, {"error": {"code": -32601, "message": "no such method"}})
-        return self._answer(asked, {"result": result})
+                return self._answer(message, {"error": {"code": -32601, "message": "no such method"}})
+        return self._answer(message, {"result": result})
 
-    def _answer(self, asked, what):
-        body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], **what}).encode()
+    def _answer(self, message, result):
+        body = json.dumps({"jsonrpc": "2.0", "id": message["id"], **result}).encode()
         return httpx2.Response(200, headers={"content-type": "application/json"}, stream=httpx2.ByteStream(body))
 
 
@@ -174,25 +174,25 @@ def fleet_of(transport):
 
 async def test_a_tool_on_the_last_page_of_a_list_is_called():
     fleet = fleet_of(Pages(3))
-    assert [one["name"] for one in (await fleet.tools(["a"]))["a"]["tools"]] == ["t0", "t1", "t2"]
-    assert (await fleet.call(["a"], "t2", {}))["a"]["result"]["content"][0]["text"] == "t2"
+    assert [tool["name"] for tool in (await fleet.list_tools(["a"]))["a"]["tools"]] == ["t0", "t1", "t2"]
+    assert (await fleet.call_tool(["a"], "t2", {}))["a"]["result"]["content"][0]["text"] == "t2"
 
 
 async def test_a_list_without_end_is_left():
-    said = (await fleet_of(Pages(10**9)).tools(["a"]))["a"]["error"]["message"]
-    assert "not ended after 100 pages" in said
+    message = (await fleet_of(Pages(10**9)).list_tools(["a"]))["a"]["error"]["message"]
+    assert "more than 100 pages" in message
 
 
 async def test_the_pages_of_a_list_have_a_bound_together(monkeypatch):
     monkeypatch.setenv("MCPFLEET_MAX_ANSWER", "4096")
-    said = (await fleet_of(Pages(50, "x" * 2000)).tools(["a"]))["a"]["error"]["message"]
-    assert "together are longer" in said
-    assert len(said.splitlines()) == 1
+    message = (await fleet_of(Pages(50, "x" * 2000)).list_tools(["a"]))["a"]["error"]["message"]
+    assert "together are longer" in message
+    assert len(message.splitlines()) == 1
 
 
 async def test_it_says_of_each_server_whether_it_reaches_it_and_calls_nothing(service):
-    found = {name: (await service.http.get(f"/servers/{name}")) for name in ("a", "b")}
-    assert {name: (one.status_code, one.json()) for name, one in found.items()} == {
+    statuses = {name: (await service.http.get(f"/servers/{name}")) for name in ("a", "b")}
+    assert {name: (one.status_code, one.json()) for name, one in statuses.items()} == {
         "a": (200, {"server": "a", "tools": 1}),
         "b": (200, {"server": "b", "tools": 2}),
     }
@@ -230,24 +230,24 @@ async def test_a_server_that_answers_nothing_is_left_before_anybody_loses_patien
 async def test_a_tool_that_no_server_has_is_said(service):
     answer = await service.post({"tool": "subtract"})
     assert answer.status_code == 502
-    assert answer.json()["servers"]["a"]["error"]["message"] == "it has no tool subtract"
+    assert answer.json()["servers"]["a"]["error"]["message"] == "the server has no tool subtract"
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [
         (401, "did not accept the token of serviceAccount:assistant@acme.iam.gserviceaccount.com"),
         (403, "--member=serviceAccount:assistant@acme.iam.gserviceaccount.com --role=roles/run.invoker"),
         (404, "has no such service"),
     ],
 )
-async def test_a_refusal_says_who_was_refused_and_what_to_type(service, status, said):
+async def test_a_refusal_says_who_was_refused_and_what_to_type(service, status, message):
     service.cloud.scripted = [httpx2.Response(status, headers=HTML) for _ in range(4)]
     answer = await service.post({"servers": ["a"]})
     assert answer.status_code == 502
     error = answer.json()["servers"]["a"]["error"]
     assert error["status"] == status
-    assert said in error["message"]
+    assert message in error["message"]
 
 
 async def test_one_servers_trouble_is_not_the_others(service):
@@ -290,8 +290,8 @@ async def test_the_trace_of_the_question_goes_on_with_every_call(service):
     traced = [request.headers.get("traceparent") for request in service.cloud.requests]
     assert set(traced[:half]) == {parent}
     assert set(traced[half:]) == {f"00-{TRACE[::-1]}-0000000000000011-01"}, "one question's trace is not the next one's"
-    told = [json.loads(request.content) for request in service.cloud.requests if b"tools/list" in request.content]
-    assert [one["params"]["_meta"]["traceparent"] for one in told] == [traced[0]] * 2 + [traced[-1]] * 2
+    traces = [json.loads(request.content) for request in service.cloud.requests if b"tools/list" in request.content]
+    assert [one["params"]["_meta"]["traceparent"] for one in traces] == [traced[0]] * 2 + [traced[-1]] * 2
     assert service.cloud.requests[0].headers["tracestate"] == "x=1"
     assert "tracestate" not in service.cloud.requests[-1].headers
 
@@ -315,10 +315,10 @@ def _halves(requests):
 @pytest.fixture
 def logged():
     """`logged()`: what has been written, as Cloud Logging would read it."""
-    stream, before = io.StringIO(), (logging.root.handlers[:], logging.root.level)
+    stream, old_level = io.StringIO(), (logging.root.handlers[:], logging.root.level)
     logs.install("INFO", "acme", stream)
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    logging.root.handlers[:], logging.root.level = before
+    logging.root.handlers[:], logging.root.level = old_level
     logging.captureWarnings(capture=False)
 
 
@@ -328,12 +328,14 @@ async def test_each_call_of_a_server_is_one_line_that_belongs_to_the_trace(servi
     await service.post({"tool": "add", "arguments": {"a": 1, "b": 2}}, traceparent=parent)
     entries = {entry["fields"]["server"]: entry for entry in logged()}
     assert len(logged()) == 2
-    assert {one["logging.googleapis.com/trace"] for one in entries.values()} == {f"projects/acme/traces/{TRACE}"}
-    good = entries["a"]
-    assert (good["severity"], good["message"]) == ("INFO", "tools/call add of a: ok")
-    assert good["fields"]["outcome"] == "ok"
-    assert good["httpRequest"].items() >= {"requestMethod": "POST", "requestUrl": f"{A}/mcp", "status": 200}.items()
-    assert re.fullmatch(r"\d+\.\d{6}s", good["httpRequest"]["latency"])
+    assert {record["logging.googleapis.com/trace"] for record in entries.values()} == {f"projects/acme/traces/{TRACE}"}
+    succeeded = entries["a"]
+    assert (succeeded["severity"], succeeded["message"]) == ("INFO", "tools/call add of a: ok")
+    assert succeeded["fields"]["outcome"] == "ok"
+    assert (
+        succeeded["httpRequest"].items() >= {"requestMethod": "POST", "requestUrl": f"{A}/mcp", "status": 200}.items()
+    )
+    assert re.fullmatch(r"\d+\.\d{6}s", succeeded["httpRequest"]["latency"])
     assert entries["b"]["severity"] == "WARNING"
     assert entries["b"]["message"].startswith("tools/call add of b: error: KeyError")
 
@@ -349,7 +351,7 @@ async def test_a_refusal_is_logged_with_its_status_and_no_token_with_anything(se
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("question", "message"),
     [
         ({"servers": ["c"]}, "does not call c; it calls a, b"),
         ({"tol": "add"}, "tol: Extra inputs are not permitted"),
@@ -357,11 +359,11 @@ async def test_a_refusal_is_logged_with_its_status_and_no_token_with_anything(se
         ("nonsense", "the body: "),
     ],
 )
-async def test_a_question_that_is_none_is_refused_with_the_reason(service, question, said):
+async def test_a_question_that_is_none_is_refused_with_the_reason(service, question, message):
     body = question if isinstance(question, str) else json.dumps(question)
     answer = await service.http.post("/ask", content=body, headers={"content-type": "application/json"})
     assert answer.status_code == 400
-    assert said in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -377,8 +379,10 @@ async def test_a_question_that_is_none_is_refused_with_the_reason(service, quest
     ],
 )
 async def test_a_page_of_somebody_else_has_no_tool_called(service, headers, status):
-    given = {"host": "localhost:8080", "content-type": "application/json", **headers}
-    answer = await service.http.post("/ask", content='{"tool": "add", "arguments": {"a": 1, "b": 2}}', headers=given)
+    all_headers = {"host": "localhost:8080", "content-type": "application/json", **headers}
+    answer = await service.http.post(
+        "/ask", content='{"tool": "add", "arguments": {"a": 1, "b": 2}}', headers=all_headers
+    )
     assert answer.status_code == status
     assert answer.json()["error"]["message"]
     assert service.cloud.requests == []
@@ -416,8 +420,8 @@ def test_the_environment_names_servers_and_a_sidecar_needs_no_audience():
     assert settings.servers["a"].audience == A
     assert settings.servers["near"].audience is None
     assert settings.origins == ()
-    more = load_settings({"MCP_SERVERS": "{}", "MCP_CLIENT_ORIGINS": "https://a.dev, https://b.dev:8443"})
-    assert more.origins == ("https://a.dev", "https://b.dev:8443")
+    variables = load_settings({"MCP_SERVERS": "{}", "MCP_CLIENT_ORIGINS": "https://a.dev, https://b.dev:8443"})
+    assert variables.origins == ("https://a.dev", "https://b.dev:8443")
 
 
 def test_a_server_in_the_mesh_is_called_in_the_clear_because_no_token_goes_along():
@@ -427,7 +431,7 @@ def test_a_server_in_the_mesh_is_called_in_the_clear_because_no_token_goes_along
 
 
 @pytest.mark.parametrize(
-    ("environ", "said"),
+    ("environ", "message"),
     [
         ({}, "MCP_SERVERS: "),
         ({"MCP_SERVERS": "nonsense"}, "MCP_SERVERS: "),
@@ -437,7 +441,7 @@ def test_a_server_in_the_mesh_is_called_in_the_clear_because_no_token_goes_along
         ({"MCP_SERVERS": "{}", "MCP_CLIENT_ORIGINS": "*"}, "MCP_CLIENT_ORIGINS: '*' is not an origin"),
     ],
 )
-def test_a_mistake_in_the_environment_is_named_by_its_variable(environ, said):
+def test_a_mistake_in_the_environment_is_named_by_its_variable(environ, message):
     with pytest.raises(SettingsError, match=r"^") as raised:
         load_settings(environ)
-    assert said in str(raised.value)
+    assert message in str(raised.value)

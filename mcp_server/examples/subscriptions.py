@@ -1,7 +1,7 @@
-"""A resource that changes, and telling who watches it.
+"""A resource that changes, and notifications for its subscribers.
 
-What a process remembers, other instances do not know, and it ends with the process: fit for an example, and for what
-belongs to an instance. Share a `SubscriptionBus` of your own between instances for more.
+The state is in the memory of one instance: other instances don't have it, and it is lost when the process ends. That is
+enough for an example. For state of all instances, share a `SubscriptionBus` of your own between them.
 """
 
 import json
@@ -19,19 +19,19 @@ class LastCountdown:
     """The last countdown of this instance, as a resource."""
 
     def __init__(self, server: MCPServer[Any], *, sessions: bool) -> None:
-        """Add it to a server.
+        """Add the resource to a server.
 
         Args:
-            server: Gets the resource.
-            sessions: Whether clients of revisions before 2026-07-28 have sessions through which they can be told.
+            server: The server to add the resource to.
+            sessions: Whether clients with protocol versions before 2026-07-28 have sessions, for notifications.
         """
         self._seconds: int | None = None
-        # By session: a client that subscribes twice is told once.
+        # By session, so that a client that subscribes twice gets one notification.
         self._watchers: dict[Any, Any] = {}
 
         @server.resource(URI, mime_type="application/json")
         async def last_countdown() -> str:
-            """How long the last countdown of this instance was; null before the first."""
+            """The seconds of the last countdown of this instance; null before the first."""
             return json.dumps({"seconds": self._seconds})
 
         if sessions:
@@ -39,23 +39,23 @@ class LastCountdown:
             lowlevel.add_request_handler("resources/subscribe", SubscribeRequestParams, self._subscribe)
             lowlevel.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, self._unsubscribe)
 
-    async def finished(self, ctx: Context[Any, Any], seconds: int) -> None:
-        """A countdown has ended: remember it and tell who watches."""
+    async def set_finished(self, ctx: Context[Any, Any], seconds: int) -> None:
+        """Store a finished countdown and notify the subscribers."""
         self._seconds = seconds
-        await ctx.notify_resource_updated(URI)  # since 2026-07-28: those who listen
+        await ctx.notify_resource_updated(URI)  # for listeners since 2026-07-28
         for session in list(self._watchers.values()):
             await session.send_resource_updated(URI)
 
     async def _subscribe(self, ctx: Any, params: SubscribeRequestParams) -> EmptyResult:
         if str(params.uri) == URI:
-            self._watchers[_connection(ctx)] = ctx.session
+            self._watchers[_session_id(ctx)] = ctx.session
         return EmptyResult()
 
     async def _unsubscribe(self, ctx: Any, params: UnsubscribeRequestParams) -> EmptyResult:
         if str(params.uri) == URI:
-            self._watchers.pop(_connection(ctx), None)
+            self._watchers.pop(_session_id(ctx), None)
         return EmptyResult()
 
 
-def _connection(ctx: Any) -> str:
+def _session_id(ctx: Any) -> str:
     return str(ctx.request.headers.get("mcp-session-id") or ctx.request.query_params.get("session_id"))
