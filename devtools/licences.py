@@ -1,7 +1,7 @@
-"""`python -m devtools.licences`: whether everything that is locked may be used and passed on as this project is.
+"""`python -m devtools.licences`: checks that the licences of all locked packages are compatible with this project.
 
-What is installed is what uv.lock says; for npm, the lock file itself names licences. Permissive ones pass, and MPL-2.0,
-whose terms end at its own files. Any other needs an entry with its reason.
+For Python, the installed packages are those of uv.lock; for npm, the lock file has the licences. Permissive licences
+are accepted, and so is MPL-2.0, whose terms apply only to its own files. All others need an exception with its reason.
 """
 
 import json
@@ -23,42 +23,44 @@ _PERMISSIVE: Final = re.compile(
 )
 
 EXCEPTIONS: Final[Mapping[str, str]] = {
-    "npm:@modelcontextprotocol/inspector": "its LICENSE says MIT, and Apache-2.0 for what is new; only tests run it",
+    "npm:@modelcontextprotocol/inspector": "its LICENSE has MIT, and Apache-2.0 for new code; only tests run it",
 }
-"""Packages whose licence is none of these by its metadata, and why they may stay."""
+"""Packages with another licence in their metadata, and why they are accepted."""
 
 
-def permissive(expression: str) -> bool:
-    """Whether an SPDX expression, or a classifier's words, leaves a permissive choice; all parts of an `AND` count."""
-    bare = re.sub(r"^\((.*)\)$", r"\1", expression.strip())
+def is_permissive(expression: str) -> bool:
+    """Whether an SPDX expression or a classifier allows a permissive choice; of an `AND`, all parts must."""
+    stripped = re.sub(r"^\((.*)\)$", r"\1", expression.strip())
     return any(
-        all(_PERMISSIVE.fullmatch(part.strip()) for part in re.split(r"\s+AND\s+", one))
-        for one in re.split(r"\s+OR\s+", bare)
+        all(_PERMISSIVE.fullmatch(part.strip()) for part in re.split(r"\s+AND\s+", choice))
+        for choice in re.split(r"\s+OR\s+", stripped)
     )
 
 
-def of_distribution(found: Distribution) -> list[str]:
-    """What a Python package's metadata says of its licence: the expression, else the classifiers, else the text."""
-    metadata: Any = found.metadata
+def read_distribution_licences(distribution: Distribution) -> list[str]:
+    """The licences in a Python package's metadata: the expression, or else the classifiers, or else the text."""
+    metadata: Any = distribution.metadata
     if expression := metadata.get("License-Expression"):
         return [expression]
     classifiers: list[str] = metadata.get_all("Classifier") or []
-    named = [one.rpartition(" :: ")[2] for one in classifiers if one.startswith("License ::")]
+    named = [classifier.rpartition(" :: ")[2] for classifier in classifiers if classifier.startswith("License ::")]
     text = str(metadata.get("License") or "").strip()
-    return [one for one in named if one not in {"OSI Approved", "DFSG approved"}] or ([text] if text else [])
+    return [classifier for classifier in named if classifier not in {"OSI Approved", "DFSG approved"}] or (
+        [text] if text else []
+    )
 
 
-def refused(packages: Iterable[tuple[str, list[str]]], exceptions: Mapping[str, str] = EXCEPTIONS) -> list[str]:
-    """A line for each package whose licence is none that passes; where it names several, each has to."""
+def find_rejected(packages: Iterable[tuple[str, list[str]]], exceptions: Mapping[str, str] = EXCEPTIONS) -> list[str]:
+    """The packages whose licences are not all accepted, one line each."""
     return [
-        f"{name}: {', '.join(said) or 'says no licence'}"
-        for name, said in packages
-        if name not in exceptions and not (said and all(permissive(one) for one in said))
+        f"{name}: {', '.join(licences) or 'no licence'}"
+        for name, licences in packages
+        if name not in exceptions and not (licences and all(is_permissive(licence) for licence in licences))
     ]
 
 
-def of_npm(lock: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
-    """The packages of a lock file of npm, with what each says."""
+def read_npm_licences(lock: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
+    """The packages of an npm lock file with their licences."""
     for path, entry in lock["packages"].items():
         if path:
             licence = entry.get("license")
@@ -66,12 +68,12 @@ def of_npm(lock: Mapping[str, Any]) -> Iterable[tuple[str, list[str]]]:
 
 
 def main() -> None:
-    """Print what is refused; exit code 1 where there is something."""
+    """Print all rejected packages; exits with code 1 if there are any."""
     lock = json.loads((Paths.from_environ({}).root / NPM_LOCK).read_text(encoding="utf-8"))
-    python = ((found.name, of_distribution(found)) for found in distributions())
-    found = sorted({*refused(python), *refused(of_npm(lock))})
-    if found:
-        sys.exit("\n".join(found))
+    python = ((rejected.name, read_distribution_licences(rejected)) for rejected in distributions())
+    rejected = sorted({*find_rejected(python), *find_rejected(read_npm_licences(lock))})
+    if rejected:
+        sys.exit("\n".join(rejected))
 
 
 if __name__ == "__main__":

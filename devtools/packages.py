@@ -1,8 +1,8 @@
-"""`./dev packages`: well-known servers of npm and PyPI, each deployed behind the bridge, listed and called.
+"""`./dev packages`: deploys well-known servers from npm and PyPI behind the bridge, lists their tools and calls one.
 
-On a local cloud of its own, a few at a time, and through `mcpfleet connect` as a desktop client would, in the newest
-revision and with the handshake of the older ones. The table goes to docs/packages.md. Keys are made up: a tool that
-asks a service for something answers with its own error, which is an answer.
+It uses a separate local cloud, deploys a few packages at a time, and calls them through `mcpfleet connect` as a desktop
+client does, in the newest protocol version and in the older versions. It writes the table in docs/packages.md. The keys
+are fake: a tool that calls a service returns its own error, which counts as a result.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import Tool
 from rich.console import Console
 
-from devtools.bench.up import copy_of
+from devtools.bench.up import copy_program
 from mcpfleet_local_cloud.commands import background, stack
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
@@ -37,72 +37,72 @@ MODES: Final = ("2026-07-28", "legacy")
 _BEGIN: Final = "<!-- made by ./dev packages -->\n"
 _END: Final = "<!-- end -->\n"
 _FAILS: Final = "fails: "
-_AT_ONCE: Final = 4
+_BATCH_SIZE: Final = 4
 _SECONDS: Final = 120.0
-_KEY: Final = "481516234200"
-"""A made-up key: a number, which is not taken for a secret in the clear."""
+_FAKE_KEY: Final = "481516234200"
+"""A fake key: a number, which mcpfleet doesn't reject as a plain secret."""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A package that is tried.
+    """A package to try.
 
     Attributes:
-        said: What the fleet says of it, as `stdio` has it.
-        env: Variables that it wants before it starts.
-        arguments: Of the tool that is called.
+        stdio: The fleet's `stdio` source.
+        env: Environment variables that it needs to start.
+        arguments: The arguments of the tool call.
     """
 
-    said: Mapping[str, Any]
+    stdio: Mapping[str, Any]
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     arguments: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def package(self) -> str:
         """The package with its version."""
-        return str(self.said.get("npm") or self.said["pypi"])
+        return str(self.stdio.get("npm") or self.stdio["pypi"])
 
     @property
-    def server(self) -> str:
-        """What the server is called in the fleet."""
+    def server_name(self) -> str:
+        """The server's name in the fleet."""
         name = re.split(r"(?<!^)@|==|\[", self.package)[0]
         return re.sub(r"[^a-z0-9]+", "-", name.rpartition("/")[2].lower())[:20].strip("-")
 
     @property
-    def needed(self) -> str:
-        """What stands in the fleet besides the package, in words of the fleet."""
-        more = {key: value for key, value in self.said.items() if key not in ("npm", "pypi")}
-        parts = [f"`{key}: {to_yaml(value)}`" for key, value in more.items()]
+    def requirements(self) -> str:
+        """The fleet's other options for the package, in Markdown."""
+        other_options = {key: value for key, value in self.stdio.items() if key not in ("npm", "pypi")}
+        parts = [f"`{key}: {to_yaml(value)}`" for key, value in other_options.items()]
         return ", ".join([*parts, *(f"`{name}`" for name in self.env)]) or "nothing"
 
 
 @dataclass
-class Found:
-    """What came of a package.
+class Result:
+    """The result of trying a package.
 
     Attributes:
-        tools: How many tools it lists.
-        called: What was called, and what kind of answer came, for each revision.
-        image: Bytes of its image.
-        memory: Bytes that its container holds when it has been called.
-        fault: Why it does not work.
+        tools: The number of tools that it lists.
+        calls: The tool that was called, and the kind of result, by protocol version.
+        image: The size of its image in bytes.
+        memory: The memory of its container after the calls in bytes.
+        error: Why it doesn't work; empty if it works.
     """
 
     tools: int = 0
-    called: dict[str, str] = field(default_factory=dict[str, str])
+    calls: dict[str, str] = field(default_factory=dict[str, str])
     image: int = 0
     memory: int = 0
-    fault: str = ""
+    error: str = ""
 
 
-def npm(package: str, *variables: str, calls: Mapping[str, Any] | None = None, **said: Any) -> Package:
-    """A package of npm; *variables* get a made-up key, and a tool is called with the arguments *calls*."""
-    return Package({"npm": package, **said}, dict.fromkeys(variables, _KEY), arguments=calls or {})
+def npm(package: str, *variables: str, calls: Mapping[str, Any] | None = None, **options: Any) -> Package:
+    """An npm package; *variables* get a fake key, and the tool call gets the arguments *calls*."""
+    return Package({"npm": package, **options}, dict.fromkeys(variables, _FAKE_KEY), arguments=calls or {})
 
 
-def pypi(package: str, *variables: str, calls: Mapping[str, Any] | None = None, **said: Any) -> Package:
-    """A package of PyPI; *variables* get a made-up key, and a tool is called with the arguments *calls*."""
-    return Package({"pypi": package, **said}, dict.fromkeys(variables, _KEY), arguments=calls or {})
+def pypi(package: str, *variables: str, calls: Mapping[str, Any] | None = None, **options: Any) -> Package:
+    """A PyPI package; *variables* get a fake key, and the tool call gets the arguments *calls*."""
+    return Package({"pypi": package, **options}, dict.fromkeys(variables, _FAKE_KEY), arguments=calls or {})
 
 
 PACKAGES: Final = (
@@ -144,133 +144,147 @@ PACKAGES: Final = (
 )
 
 
-def try_packages(phases: Phases, place: CloudFolder, prepared: PreparedMachine, names: Sequence[str] = ()) -> None:
-    """Try every package, or those whose names hold one of *names*, and write the table; other rows stay.
+def try_packages(phases: Phases, origin: CloudFolder, prepared: PreparedMachine, names: Sequence[str] = ()) -> None:
+    """Try all packages, or those whose names contain one of *names*, and update their rows in the table.
 
     Raises:
-        SetupError: One does not work; the others are in the table.
+        SetupError: A package doesn't work; the table is written all the same.
     """
-    chosen = [one for one in PACKAGES if not names or any(name in one.package for name in names)]
-    here = replace(place, root=copy_of(place, "packages"), state=place.state / "packages", port=place.port + 130)
-    found: dict[str, Found] = {}
+    chosen = [package for package in PACKAGES if not names or any(name in package.package for name in names)]
+    checkout = replace(
+        origin, root=copy_program(origin, "packages"), state=origin.state / "packages", port=origin.port + 130
+    )
+    results: dict[str, Result] = {}
     try:
-        with stack.start_cloud(phases, here, prepared) as engine:
-            stack.publish_base_image(phases, here, prepared)
-            for first in range(0, len(chosen), _AT_ONCE):
-                some = chosen[first : first + _AT_ONCE]
-                with phases.phase(", ".join(one.server for one in some)):
-                    found |= _tried(some, here, prepared, engine)
+        with stack.start_cloud(phases, checkout, prepared) as engine:
+            stack.publish_base_image(phases, checkout, prepared)
+            for first in range(0, len(chosen), _BATCH_SIZE):
+                batch = chosen[first : first + _BATCH_SIZE]
+                with phases.phase(", ".join(package.server_name for package in batch)):
+                    results |= _deploy_and_call(batch, checkout, prepared, engine)
     finally:
-        stack.destroy(phases, here, prepared, force=True)
-        shutil.rmtree(here.root)
-    rows = [(one, found[one.package]) for one in chosen]
-    write(place.root / PAGE, rows)
-    faults = [f"{one.package}: {result.fault}" for one, result in rows if result.fault]
+        stack.destroy(phases, checkout, prepared, force=True)
+        shutil.rmtree(checkout.root)
+    rows = [(package, results[package.package]) for package in chosen]
+    write_page(origin.root / PAGE, rows)
+    faults = [f"{package.package}: {result.error}" for package, result in rows if result.error]
     if faults:
-        raise SetupError("\n".join(faults), "say in devtools/packages.py what it needs, or leave it out.")
+        raise SetupError(
+            "\n".join(faults), "add what the package needs to devtools/packages.py, or remove the package."
+        )
 
 
-def _tried(
-    some: Sequence[Package], place: CloudFolder, prepared: PreparedMachine, engine: PulumiStack
-) -> dict[str, Found]:
-    """Deploy some packages together, and each alone where that fails."""
+def _deploy_and_call(
+    batch: Sequence[Package], checkout: CloudFolder, prepared: PreparedMachine, engine: PulumiStack
+) -> dict[str, Result]:
+    """Deploy a batch of packages together, or each by itself if that fails, and call them."""
     quiet = Phases(Console(quiet=True))
-    _write(place.root, some, prepared)
+    _write_config(checkout.root, batch, prepared)
     try:
         outputs = stack.deploy(quiet, engine).outputs
     except SetupError as error:
-        if len(some) == 1:
-            return {some[0].package: Found(fault=str(error))}
-        return {name: one for package in some for name, one in _tried([package], place, prepared, engine).items()}
-    file = place.state / "outputs.json"
+        if len(batch) == 1:
+            return {batch[0].package: Result(error=str(error))}
+        return {
+            name: result
+            for package in batch
+            for name, result in _deploy_and_call([package], checkout, prepared, engine).items()
+        }
+    file = checkout.state / "outputs.json"
     file.write_text(json.dumps(outputs), encoding="utf-8")
-    return {one.package: _examined(one, file, place, prepared) for one in some}
+    return {result.package: _examine(result, file, checkout, prepared) for result in batch}
 
 
-def _write(root: Path, some: Sequence[Package], prepared: PreparedMachine) -> None:
+def _write_config(root: Path, batch: Sequence[Package], prepared: PreparedMachine) -> None:
     file = root / "Pulumi.local.yaml"
     document = yaml.safe_load(file.read_text(encoding="utf-8"))
     servers = {
-        one.server: {
-            "source": {"stdio": dict(one.said), "build_args": {"BASE_IMAGE": prepared.base_image}},
+        package.server_name: {
+            "source": {"stdio": dict(package.stdio), "build_args": {"BASE_IMAGE": prepared.base_image}},
             "access": {"iam": {"invokers": ["user:ada@mcpfleet.test"]}},
-            "env": dict(one.env),
+            "env": dict(package.env),
         }
-        for one in some
+        for package in batch
     }
     document["config"]["mcpfleet:fleet"] = {"region": "europe-west1", "platform": "native", "servers": servers}
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
 
 
-def _examined(package: Package, outputs: Path, place: CloudFolder, prepared: PreparedMachine) -> Found:
-    found = Found()
+def _examine(package: Package, outputs: Path, checkout: CloudFolder, prepared: PreparedMachine) -> Result:
+    result = Result()
     try:
         for mode in MODES:
-            asyncio.run(asyncio.wait_for(_called(package, mode, outputs, place, found), _SECONDS))
+            asyncio.run(asyncio.wait_for(_call_tool(package, mode, outputs, checkout, result), _SECONDS))
     except Exception as error:
-        found.fault = _innermost(error)
-    cloud = background.find_running(place, "cloud") or {}
-    labels = [f"dev.mcpfleet.cloud={cloud.get('id')}", f"dev.mcpfleet.service=mcp-{package.server}"]
+        result.error = _innermost_error(error)
+    cloud = background.find_running(checkout, "cloud") or {}
+    labels = [f"dev.mcpfleet.cloud={cloud.get('id')}", f"dev.mcpfleet.service=mcp-{package.server_name}"]
     containers: list[Any] = prepared.docker.containers.list(filters={"label": labels})
     for container in containers[:1]:
-        found.image = int(container.image.attrs["Size"])
+        result.image = int(container.image.attrs["Size"])
         memory: dict[str, Any] = container.stats(stream=False)["memory_stats"]
         cached: dict[str, int] = memory.get("stats", {})
-        found.memory = int(memory.get("usage", 0)) - cached.get("inactive_file", cached.get("total_inactive_file", 0))
-    return found
+        result.memory = int(memory.get("usage", 0)) - cached.get("inactive_file", cached.get("total_inactive_file", 0))
+    return result
 
 
-async def _called(package: Package, mode: str, outputs: Path, place: CloudFolder, found: Found) -> None:
-    arguments = ["-m", "mcpfleet.cli", "connect", package.server, "--outputs", str(outputs)]
-    arguments += ["--credentials", str(place.credentials / "ada.json")]
-    # Whatever the server writes goes to its log.
+async def _call_tool(package: Package, mode: str, outputs: Path, checkout: CloudFolder, result: Result) -> None:
+    arguments = ["-m", "mcpfleet.cli", "connect", package.server_name, "--outputs", str(outputs)]
+    arguments += ["--credentials", str(checkout.credentials / "ada.json")]
+    # The server's stderr goes to its log.
     async with Client(stdio_client(StdioServerParameters(command=sys.executable, args=arguments)), mode=mode) as client:
         tools = (await client.list_tools()).tools
-        found.tools = len(tools)
+        result.tools = len(tools)
         if not tools:
-            raise ValueError("it lists no tool")
-        tool = min(tools, key=_harm)
+            raise ValueError("the server lists no tools")
+        tool = min(tools, key=_risk)
         try:
             failed = (await client.call_tool(tool.name, dict(package.arguments))).is_error
         except MCPError as error:
             if "mcpfleet" in str(error.error.data):
-                raise  # of connect, not of the server
+                raise  # an error of `mcpfleet connect`, not of the server
             failed = True
-        found.called[mode] = f"`{tool.name}`" + (" (its own error)" if failed else "")
+        result.calls[mode] = f"`{tool.name}`" + (" (its own error)" if failed else "")
 
 
-def _harm(tool: Tool) -> tuple[int, bool]:
-    """Which tool is called: one that wants no arguments, and says that it reads only."""
+def _risk(tool: Tool) -> tuple[int, bool]:
+    """The sort key for the tool to call: prefers tools without required arguments, and read-only tools."""
     schema: dict[str, Any] = tool.input_schema
     hints = tool.annotations
     return len(schema.get("required") or ()), not (hints is not None and hints.read_only_hint)
 
 
-def _innermost(error: BaseException) -> str:
+def _innermost_error(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
     return f"{type(error).__name__}: {error}"[:300]
 
 
-def row(package: Package, found: Found) -> str:
-    """What was found of a package, as a row of the table in Markdown."""
-    called = " · ".join(dict.fromkeys(found.called.values())) if len(found.called) == len(MODES) else ""
-    cells = [package.package, str(found.tools), called or f"{_FAILS}{found.fault.splitlines()[0][:80]}"]
-    cells += [f"{found.image / 1e6:.0f}", f"{found.memory / 2**20:.0f}", package.needed]
+def format_row(package: Package, result: Result) -> str:
+    """A package's result as a row of the table in Markdown."""
+    called = " · ".join(dict.fromkeys(result.calls.values())) if len(result.calls) == len(MODES) else ""
+    cells = [package.package, str(result.tools), called or f"{_FAILS}{result.error.splitlines()[0][:80]}"]
+    cells += [f"{result.image / 1e6:.0f}", f"{result.memory / 2**20:.0f}", package.requirements]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def write(page: Path, rows: Sequence[tuple[Package, Found]]) -> None:
-    """Put the rows, and today's date, between the two comments of the page; rows of other packages stay there."""
+def write_page(page: Path, rows: Sequence[tuple[Package, Result]]) -> None:
+    """Update the rows and the date between the two comments of the page; rows of other packages stay."""
     text = page.read_text(encoding="utf-8")
-    head, _, rest = text.partition(_BEGIN)
-    old, _, tail = rest.partition(_END)
-    known = {line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines() if line.startswith("| ")}
-    known |= {package.package: row(package, found) for package, found in rows}
-    lines = [known[one.package] for one in PACKAGES if one.package in known]
+    head, _, remainder = text.partition(_BEGIN)
+    old, _, tail = remainder.partition(_END)
+    lines_by_package = {
+        line.split(" | ")[0].removeprefix("| "): line for line in old.splitlines() if line.startswith("| ")
+    }
+    lines_by_package |= {package.package: format_row(package, result) for package, result in rows}
+    lines = [
+        lines_by_package[known_package.package]
+        for known_package in PACKAGES
+        if known_package.package in lines_by_package
+    ]
     works = sum(f" | {_FAILS}" not in line for line in lines)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    said = f"{today}: of {len(lines)} packages {works} were listed and called in both revisions."
+    summary = f"{today}: of {len(lines)} packages {works} were listed and called in both revisions."
     titles = "| package | tools | called | image, MB | memory, MiB | what it needed |"
-    table = "\n".join([said, "", titles, "|---|---|---|---|---|---|", *lines])
+    table = "\n".join([summary, "", titles, "|---|---|---|---|---|---|", *lines])
     page.write_text(f"{head}{_BEGIN}{table}\n{_END}{tail}", encoding="utf-8")

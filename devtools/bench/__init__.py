@@ -1,1 +1,1 @@
-"""The project's figures beside its peers'. Prints; never asserts a time."""
+"""Benchmarks of this project and its peers. They print figures and never assert a time."""

@@ -1,7 +1,7 @@
-"""The peer of `./dev bench fleet`: the same resources as a fleet's, registered by hand, without checks or components.
+"""The comparison program of `./dev bench fleet`: registers a fleet's resources by hand, without checks or components.
 
-What a person would write who knows the names already: a loop over plain values, in the same tree. A test holds it
-against the fleet's program, resource by resource.
+It is a loop over plain values, in the same resource tree. A test compares it with the fleet's program, resource by
+resource.
 """
 
 import json
@@ -14,7 +14,7 @@ APIS = ("artifactregistry", "iam", "iamcredentials", "run")
 
 
 def deploy() -> None:
-    """Register what the fleet in the stack's config asks for; it has images and invokers, and nothing else."""
+    """Register the resources for the fleet in the stack's config, which has only images and invokers."""
     project = pulumi.Config("gcp").require("project")
     fleet: dict[str, Any] = json.loads(pulumi.Config("mcpfleet").require("fleet"))
     region: str = fleet["region"]
@@ -43,7 +43,7 @@ def deploy() -> None:
     gcp.organizations.get_client_config_output()
     servers = cast("dict[str, dict[str, Any]]", fleet["servers"])
     pulumi.export(
-        "servers", {name: _server(name, one, project, region, number, apis, top) for name, one in servers.items()}
+        "servers", {name: _server(name, server, project, region, number, apis, top) for name, server in servers.items()}
     )
 
 
@@ -72,7 +72,7 @@ def _server(
     account = gcp.serviceaccount.Account(
         name, project=project, account_id=f"mcp-{name}", display_name=f"MCP server {name}", opts=after_apis
     )
-    url = number.apply(lambda known: f"https://mcp-{name}-{known}.{region}.run.app")
+    url = number.apply(lambda project_number: f"https://mcp-{name}-{project_number}.{region}.run.app")
     port: int = server["source"]["port"]
     environment: dict[str, pulumi.Input[str]] = {
         "GOOGLE_CLOUD_PROJECT": project,
@@ -131,7 +131,7 @@ def _server(
             opts=child,
         )
     invokers: list[str] = server["access"]["iam"]["invokers"]
-    # What tools and people need of a server: the same outputs as the fleet's.
+    # The same outputs as the fleet's.
     return {
         "mcp_url": service.uri.apply(lambda uri: f"{uri}/mcp"),
         "service_url": service.uri,

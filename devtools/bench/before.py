@@ -1,9 +1,8 @@
-"""`./dev bench before --base REV`: server and bridge of this working tree beside those of another commit.
+"""`./dev bench before --base REV`: compares server and bridge of this working tree with those of another commit.
 
-Each round measures one and then the other, in an order that changes from round to round, so that what else the machine
-does meets both. Every sample is a process of its own. What counts is the ratio within a round; how far the ratios of
-the rounds lie apart says how much of a difference means nothing. Both run on the packages of this checkout's lock files
-but for the images, each of which has its own.
+Each round measures both, in alternating order, so that other load on the machine affects both. Every sample runs in its
+own process. The ratio within a round counts; the spread of the ratios shows which differences are noise. Both use the
+packages of this checkout's lock files, except in the images, which have their own.
 """
 
 import asyncio
@@ -23,9 +22,9 @@ from rich.table import Table
 
 from devtools.bench.bridge import running as running_bridge
 from devtools.bench.load import load
-from devtools.bench.peers import ours
-from devtools.bench.server import Load, find_load, measured, memory, running, start_only
-from devtools.bench.server_peers import Server, ours_of
+from devtools.bench.peers import our_bridge
+from devtools.bench.server import Load, ensure_load_generator, measure_load, measure_start, memory, running
+from devtools.bench.server_peers import Server, our_server
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import PreparedMachine
 
@@ -34,40 +33,49 @@ _SMALL: Final = Load("64 B, 8", 64, 8)
 _LARGE: Final = Load("100 KB, 8", 100_000, 8)
 
 Sample = Mapping[str, float]
-"""Figures by their title."""
+"""Figures by title."""
 
 
 def bench_before(phases: Phases, prepared: PreparedMachine, runs: int, base: str) -> None:
-    """Measure both *runs* times and print medians, spreads and ratios.
+    """Measure both trees *runs* times, and print medians, spreads and ratios.
 
     Args:
-        phases: Where progress is shown.
-        prepared: This machine.
-        runs: How many rounds.
-        base: The commit to measure beside.
+        phases: Shows the progress.
+        prepared: The prepared machine.
+        runs: The number of rounds.
+        base: The commit to compare with.
 
     Raises:
         SetupError: There is no such commit, or something can't be built.
     """
-    find_load(phases)
+    ensure_load_generator(phases)
     root = prepared.paths.root
-    with tree_of(root, base) as before:
+    with checkout_commit(root, base) as base_tree:
         with phases.phase("Images"):
             servers = [
-                ours_of(prepared, tree, f"mcpfleet-bench/{name}") for tree, name in ((before, "before"), (root, "now"))
+                our_server(prepared, tree, f"mcpfleet-bench/{name}")
+                for tree, name in ((base_tree, "before"), (root, "now"))
             ]
         with phases.phase("Server"):
-            server = _rounds(runs, *(lambda one=one: _server(prepared, one) for one in servers))
+            server = _run_rounds(
+                runs,
+                *(
+                    lambda built_server=built_server: _measure_server(prepared, built_server)
+                    for built_server in servers
+                ),
+            )
         with phases.phase("Bridge"):
-            bridge = _rounds(runs, *(lambda tree=tree: _bridge(tree, root) for tree in (before, root)))
+            bridge = _run_rounds(runs, *(lambda tree=tree: _measure_bridge(tree, root) for tree in (base_tree, root)))
     console = Console(width=max(phases.console.width, 110), file=phases.console.file)
     for title, rounds in (("server", server), ("bridge", bridge)):
-        console.print(_table(f"{title}: {base} beside the working tree, {runs} rounds: median (least to most)", rounds))
+        console.print(
+            _table(f"{title}: {base} and the working tree, {runs} rounds: median (minimum to maximum)", rounds)
+        )
 
 
 @contextmanager
-def tree_of(root: Path, base: str) -> Generator[Path]:
-    """The files of a commit, in a folder that goes away."""
+def checkout_commit(root: Path, base: str) -> Generator[Path]:
+    """Extract the files of a commit into a temporary folder."""
     packed = subprocess.run(
         ["git", "-C", str(root), "archive", "--end-of-options", base], check=False, capture_output=True
     )
@@ -81,62 +89,66 @@ def tree_of(root: Path, base: str) -> Generator[Path]:
         yield Path(folder)
 
 
-def _rounds(runs: int, before: Callable[[], Sample], now: Callable[[], Sample]) -> list[tuple[Sample, Sample]]:
+def _run_rounds(
+    runs: int, measure_base: Callable[[], Sample], measure_current: Callable[[], Sample]
+) -> list[tuple[Sample, Sample]]:
     rounds: list[tuple[Sample, Sample]] = []
     for number in range(runs):
         if number % 2:
-            second, first = now(), before()
+            second, first = measure_current(), measure_base()
         else:
-            first, second = before(), now()
+            first, second = measure_base(), measure_current()
         rounds.append((first, second))
     return rounds
 
 
-def _server(prepared: PreparedMachine, server: Server) -> Sample:
-    found = {"start s": start_only(prepared, server)}
+def _measure_server(prepared: PreparedMachine, server: Server) -> Sample:
+    sample = {"start s": measure_start(prepared, server)}
     with running(prepared, server) as container:
-        found["idle MB"] = memory(container)
-        for era, shown in (("modern", "2026-07-28"), ("legacy", "2025-11-25")):
-            for kind in (_SMALL, _LARGE):
-                (figures,) = measured(container, era, kind, 1)
+        sample["idle MB"] = memory(container)
+        for protocol, version in (("modern", "2026-07-28"), ("legacy", "2025-11-25")):
+            for measurement in (_SMALL, _LARGE):
+                (figures,) = measure_load(container, protocol, measurement, 1)
                 if figures.errors:
-                    raise SetupError(f"{figures.errors} calls failed at {kind.title}.", "mend the server.")
-                found[f"{shown} {kind.title}: calls/s"] = figures.rate
-                found[f"{shown} {kind.title}: CPU µs"] = figures.cpu
-        found["loaded MB"] = memory(container)
-    return found
+                    raise SetupError(f"{figures.errors} calls failed at {measurement.title}.", "fix the server.")
+                sample[f"{version} {measurement.title}: calls/s"] = figures.rate
+                sample[f"{version} {measurement.title}: CPU µs"] = figures.cpu
+        sample["loaded MB"] = memory(container)
+    return sample
 
 
-def _bridge(tree: Path, root: Path) -> Sample:
-    found: dict[str, float] = {}
+def _measure_bridge(tree: Path, root: Path) -> Sample:
+    sample: dict[str, float] = {}
     server = [sys.executable, str(root / "devtools" / "bench" / "stdio_server.py")]
-    with running_bridge(ours(tree, 1), server) as (_, url):
+    with running_bridge(our_bridge(tree, 1), server) as (_, url):
         asyncio.run(load(url, connections=8, seconds=1, modern=False, stateful=False))  # warm
-        for shown, modern in (("2025-11-25", False), ("2026-07-28", True)):
+        for version, modern in (("2025-11-25", False), ("2026-07-28", True)):
             for connections in (1, 8):
                 figures = asyncio.run(
                     load(url, connections=connections, seconds=_SECONDS, modern=modern, stateful=False)
                 )
                 if figures.wrong:
-                    raise SetupError(f"Calls failed: {figures.wrong}", "mend the bridge.")
-                found[f"{shown} {connections}: calls/s"] = figures.rate
-                found[f"{shown} {connections}: p50 ms"] = figures.percentile(0.5)
-                found[f"{shown} {connections}: p99 ms"] = figures.percentile(0.99)
-    return found
+                    raise SetupError(f"Calls failed: {figures.wrong}", "fix the bridge.")
+                sample[f"{version} {connections}: calls/s"] = figures.rate
+                sample[f"{version} {connections}: p50 ms"] = figures.percentile(0.5)
+                sample[f"{version} {connections}: p99 ms"] = figures.percentile(0.99)
+    return sample
 
 
 def _table(title: str, rounds: Sequence[tuple[Sample, Sample]]) -> Table:
     table = Table("figure", "before", "now", "now / before", title=title)
     for name in rounds[0][0]:
-        old = [before[name] for before, _ in rounds]
-        new = [now[name] for _, now in rounds]
+        old = [base_sample[name] for base_sample, _ in rounds]
+        new = [current_sample[name] for _, current_sample in rounds]
         ratios = [after / earlier for earlier, after in zip(old, new, strict=True)]
-        table.add_row(name, spread(old), spread(new), spread(ratios))
+        table.add_row(name, format_spread(old), format_spread(new), format_spread(ratios))
     return table
 
 
-def spread(values: Sequence[float]) -> str:
-    """The median, and the least and the most."""
+def format_spread(values: Sequence[float]) -> str:
+    """The median, minimum and maximum as text."""
     digits = 0 if min(values) >= 100 else 2
-    middle, least, most = (f"{one:,.{digits}f}" for one in (statistics.median(values), min(values), max(values)))
-    return f"{middle} ({least} to {most})"
+    median, minimum, maximum = (
+        f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return f"{median} ({minimum} to {maximum})"

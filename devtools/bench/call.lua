@@ -1,10 +1,10 @@
--- wrk: POST tools/call of `payload(size)`. ERA=legacy|modern, SIZE=bytes. The last line of the output is JSON.
+-- wrk: POST tools/call of `payload(size)`. PROTOCOL=legacy|modern, SIZE=bytes. The last line of the output is JSON.
 local size = os.getenv("SIZE") or "64"
 local call = '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"payload","arguments":{"size":' .. size .. '}'
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
 wrk.headers["accept"] = "application/json, text/event-stream"
-if os.getenv("ERA") == "modern" then
+if os.getenv("PROTOCOL") == "modern" then
   wrk.headers["mcp-protocol-version"] = "2026-07-28"
   wrk.headers["mcp-method"] = "tools/call"
   wrk.headers["mcp-name"] = "payload"

@@ -1,7 +1,7 @@
-"""`./dev bench connect`: what `mcpfleet connect` adds to a call, beside mcp-remote, mcp-proxy and the direct call.
+"""`./dev bench connect`: measures what `mcpfleet connect`, mcp-remote and mcp-proxy add to a direct call.
 
-One server (`python -m mcp_server`, on loopback, without a front end), one lean load generator, the same call through
-each way, the ways one after the other and in turn. It prints; it asserts nothing.
+It runs one server (`python -m mcp_server` on loopback, without a front end) and one small load generator, and makes the
+same calls on each route, one route after the other. It prints figures, and asserts nothing.
 """
 
 import asyncio
@@ -28,9 +28,9 @@ from mcpfleet_local_cloud.commands.phases import Phases
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 
 CALLS: Final = 2_000
-WARM: Final = 200
+WARM_UP_CALLS: Final = 200
 CONCURRENCY: Final = 8
-SOAK: Final = 100_000
+SOAK_CALLS: Final = 100_000
 MCP_PROXY: Final = "mcp-proxy==0.13.0"
 
 _MODERN: Final = "2026-07-28"
@@ -43,7 +43,7 @@ Call = Callable[[int], Coroutine[Any, Any, None]]
 
 @dataclass
 class Figures:
-    """What was measured of one way: milliseconds one by one, and calls a second side by side, each run's."""
+    """The figures of one route, for each run: milliseconds of sequential calls, and concurrent calls per second."""
 
     p50: list[float] = field(default_factory=list[float])
     p99: list[float] = field(default_factory=list[float])
@@ -51,7 +51,7 @@ class Figures:
 
 
 def bench_connect(phases: Phases, place: CloudFolder, runs: int) -> None:
-    """Measure every way *runs* times, in turn, and print the medians; then the endurance of ours."""
+    """Measure each route *runs* times in turn, and print the medians, then the endurance of `mcpfleet connect`."""
     with phases.phase("MCP clients from npm and PyPI") as step:
         npm = find_node_packages(ThisHost(), Paths.from_environ(os.environ), step)
         mcp_proxy = _mcp_proxy(Paths.from_environ(os.environ))
@@ -59,19 +59,19 @@ def bench_connect(phases: Phases, place: CloudFolder, runs: int) -> None:
     place.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     token.write_text(_token(3600 * 24), encoding="utf-8")
     url = f"http://127.0.0.1:{port}/mcp"
-    ours = [sys.executable, "-m", "mcpfleet.cli", "connect", "--url", url]
+    connect_command = [sys.executable, "-m", "mcpfleet.cli", "connect", "--url", url]
     remote = [*npm.script("mcp-remote/dist/proxy.js"), url, "--transport", "http-only", "--silent"]
     header = ["--header", f"X-Serverless-Authorization:Bearer {token.read_text(encoding='utf-8')}"]
-    ways: dict[tuple[str, bool], list[str] | None] = {
+    routes: dict[tuple[str, bool], list[str] | None] = {
         ("the server itself", False): None,
-        ("mcpfleet connect", False): [*ours, "--token-file", str(token)],
+        ("mcpfleet connect", False): [*connect_command, "--token-file", str(token)],
         ("mcp-remote 0.15.1", False): [*remote, *header],
         ("mcp-proxy 0.13.0", False): [*mcp_proxy, "--transport", "streamablehttp", url],
         ("the server itself", True): None,
-        ("mcpfleet connect", True): [*ours, "--token-file", str(token)],
+        ("mcpfleet connect", True): [*connect_command, "--token-file", str(token)],
         ("mcp-remote 0.15.1", True): [*remote, "--protocol", "auto", *header],
     }
-    figures = {way: Figures() for way in ways}
+    figures = {route: Figures() for route in routes}
     server = subprocess.Popen(
         [sys.executable, "-m", "mcp_server"],
         cwd=place.root,
@@ -79,14 +79,14 @@ def bench_connect(phases: Phases, place: CloudFolder, runs: int) -> None:
         stdout=subprocess.DEVNULL,
     )
     try:
-        asyncio.run(_until_up(port))
+        asyncio.run(_wait_until_up(port))
         for number in range(runs):
             with phases.phase(f"Run {number + 1} of {runs}"):
-                for way, command in ways.items():
-                    asyncio.run(_measure(command, port, way[1], figures[way]))
-        with phases.phase(f"{SOAK:,} calls through mcpfleet connect"):
+                for route, command in routes.items():
+                    asyncio.run(_measure(command, port, route[1], figures[route]))
+        with phases.phase(f"{SOAK_CALLS:,} calls through mcpfleet connect"):
             command = f"{sys.executable} -c '{_MINT}'"
-            endurance = asyncio.run(_endure([*ours, "--token-command", command], port))
+            endurance = asyncio.run(_measure_endurance([*connect_command, "--token-command", command], port))
     finally:
         server.terminate()
         server.wait(20)
@@ -94,11 +94,11 @@ def bench_connect(phases: Phases, place: CloudFolder, runs: int) -> None:
     _print(phases, figures, runs, endurance)
 
 
-# --- the ways -------------------------------------------------------------------------------------------
+# --- routes ---------------------------------------------------------------------------------------------
 
 
 def _mcp_proxy(paths: Paths) -> list[str]:
-    """mcp-proxy in an environment of its own in the cache: it wants another line of the SDK than ours."""
+    """mcp-proxy in a separate environment in the cache, because it needs another version of the SDK."""
     folder = paths.cache / "bench" / MCP_PROXY.replace("==", "-")
     if not (folder / "bin" / "mcp-proxy").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -106,15 +106,15 @@ def _mcp_proxy(paths: Paths) -> list[str]:
     return [str(folder / "bin" / "mcp-proxy")]
 
 
-def _line(message: Mapping[str, Any]) -> bytes:
+def _encode_line(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 @asynccontextmanager
-async def _way(command: list[str] | None, port: int, *, modern: bool) -> AsyncGenerator[tuple[Call, int]]:
-    """A way to call: what makes one call, and the process that it goes through (0: none)."""
+async def _open_route(command: list[str] | None, port: int, *, modern: bool) -> AsyncGenerator[tuple[Call, int]]:
+    """Open a route: yields a function that makes one call, and the id of the route's process (0: none)."""
     if command is None:
-        async with _directly(port, modern=modern) as direct:
+        async with _open_direct_route(port, modern=modern) as direct:
             yield direct, 0
         return
     process = await asyncio.create_subprocess_exec(
@@ -124,7 +124,7 @@ async def _way(command: list[str] | None, port: int, *, modern: bool) -> AsyncGe
         stderr=asyncio.subprocess.DEVNULL,
         limit=1 << 20,
     )
-    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - pipes were asked for
+    assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018 - both are pipes
     stdin, stdout = process.stdin, process.stdout
     waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
 
@@ -140,7 +140,7 @@ async def _way(command: list[str] | None, port: int, *, modern: bool) -> AsyncGe
     async def ask(message: Mapping[str, Any]) -> dict[str, Any]:
         ident = message["id"]
         waiting[ident] = asyncio.get_running_loop().create_future()
-        stdin.write(_line(message))
+        stdin.write(_encode_line(message))
         return await asyncio.wait_for(waiting[ident], _SECONDS)
 
     async def call(ident: int) -> None:
@@ -152,7 +152,7 @@ async def _way(command: list[str] | None, port: int, *, modern: bool) -> AsyncGe
         else:
             hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "b", "version": "1"}}
             await ask({"jsonrpc": "2.0", "id": -1, "method": "initialize", "params": hello})
-            stdin.write(_line({"jsonrpc": "2.0", "method": "notifications/initialized"}))
+            stdin.write(_encode_line({"jsonrpc": "2.0", "method": "notifications/initialized"}))
         yield call, process.pid
     finally:
         reader.cancel()
@@ -161,8 +161,8 @@ async def _way(command: list[str] | None, port: int, *, modern: bool) -> AsyncGe
 
 
 @asynccontextmanager
-async def _directly(port: int, *, modern: bool) -> AsyncGenerator[Call]:
-    """HTTP by hand, so that the generator is not what is measured: one kept connection for each call under way."""
+async def _open_direct_route(port: int, *, modern: bool) -> AsyncGenerator[Call]:
+    """Open the direct route with a minimal HTTP client, with one persistent connection for each concurrent call."""
     free: list[Client] = []
 
     async def call(ident: int) -> None:
@@ -178,54 +178,55 @@ async def _directly(port: int, *, modern: bool) -> AsyncGenerator[Call]:
 
 def _check(answer: Mapping[str, Any]) -> None:
     if answer.get("result", {}).get("structuredContent") != {"result": 3}:
-        raise ValueError(f"a wrong answer: {answer}")
+        raise ValueError(f"wrong response: {answer}")
 
 
 # --- measuring ------------------------------------------------------------------------------------------
 
 
 async def _measure(command: list[str] | None, port: int, modern: bool, figures: Figures) -> None:
-    async with _way(command, port, modern=modern) as (call, _pid):
-        await _side_by_side(call, range(WARM))
+    async with _open_route(command, port, modern=modern) as (call, _pid):
+        await _run_concurrently(call, range(WARM_UP_CALLS))
         times: list[float] = []
-        for ident in range(WARM, WARM + CALLS):
-            began = time.perf_counter()
+        for ident in range(WARM_UP_CALLS, WARM_UP_CALLS + CALLS):
+            started = time.perf_counter()
             await call(ident)
-            times.append((time.perf_counter() - began) * 1000)
+            times.append((time.perf_counter() - started) * 1000)
         times.sort()
         figures.p50.append(statistics.median(times))
         figures.p99.append(times[int(len(times) * 0.99)])
-        began = time.perf_counter()
-        await _side_by_side(call, range(WARM + CALLS, WARM + 3 * CALLS))
-        figures.rate.append(2 * CALLS / (time.perf_counter() - began))
+        started = time.perf_counter()
+        await _run_concurrently(call, range(WARM_UP_CALLS + CALLS, WARM_UP_CALLS + 3 * CALLS))
+        figures.rate.append(2 * CALLS / (time.perf_counter() - started))
 
 
-async def _side_by_side(call: Call, idents: range) -> None:
-    left = iter(idents)
+async def _run_concurrently(call: Call, idents: range) -> None:
+    remaining = iter(idents)
 
     async def work() -> None:
-        for ident in left:
+        for ident in remaining:
             await call(ident)
 
     await asyncio.gather(*(work() for _ in range(CONCURRENCY)))
 
 
-async def _endure(command: list[str], port: int) -> str:
-    """Many calls, with tokens that live for seconds: memory, and whether a refresh ever costs a call."""
-    async with _way(command, port, modern=True) as (call, pid):
-        await _side_by_side(call, range(SOAK // 10))
-        early = footprint(pid).memory / 1024
-        began = time.perf_counter()
-        await _side_by_side(call, range(SOAK // 10, SOAK))
-        seconds = time.perf_counter() - began
-        late = footprint(pid).memory / 1024
+async def _measure_endurance(command: list[str], port: int) -> str:
+    """Make many calls with short-lived tokens, and report the memory; raises an error if a call fails."""
+    async with _open_route(command, port, modern=True) as (call, pid):
+        await _run_concurrently(call, range(SOAK_CALLS // 10))
+        memory_before = footprint(pid).memory / 1024
+        started = time.perf_counter()
+        await _run_concurrently(call, range(SOAK_CALLS // 10, SOAK_CALLS))
+        seconds = time.perf_counter() - started
+        memory_after = footprint(pid).memory / 1024
     return (
-        f"{SOAK:,} calls, none failed, with a token that is renewed every {_LIFE - 10} s: resident memory "
-        f"{early:.1f} MiB after {SOAK // 10:,} calls, {late:.1f} MiB after all; {0.9 * SOAK / seconds:.0f} calls/s"
+        f"{SOAK_CALLS:,} calls, none failed, with a token that is renewed every {_TOKEN_SECONDS - 10} s: resident "
+        f"memory {memory_before:.1f} MiB after {SOAK_CALLS // 10:,} calls, {memory_after:.1f} MiB after all; "
+        f"{0.9 * SOAK_CALLS / seconds:.0f} calls/s"
     )
 
 
-async def _until_up(port: int) -> None:
+async def _wait_until_up(port: int) -> None:
     async with asyncio.timeout(_SECONDS):
         while True:
             try:
@@ -237,12 +238,12 @@ async def _until_up(port: int) -> None:
                 return
 
 
-# The server of this benchmark asks for no token; these say what a token says, and are signed by nobody.
-_LIFE: Final = 15
+# The benchmark's server needs no token; these have the claims of a token, without a valid signature.
+_TOKEN_SECONDS: Final = 15
 _MINT: Final = f"""
 import base64, json, time
 part = lambda value: base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
-print(part({{"alg": "none"}}) + "." + part({{"aud": "bench", "exp": int(time.time()) + {_LIFE}}}) + ".c2ln")
+print(part({{"alg": "none"}}) + "." + part({{"aud": "bench", "exp": int(time.time()) + {_TOKEN_SECONDS}}}) + ".c2ln")
 """
 
 
@@ -258,20 +259,20 @@ def _print(phases: Phases, figures: Mapping[tuple[str, bool], Figures], runs: in
     table = Table(
         "way", "revision", "p50 ms", "added", "p99 ms", "added", f"calls/s at {CONCURRENCY}", "of direct", title=title
     )
-    for (name, modern), seen in figures.items():
+    for (name, modern), measured in figures.items():
         direct = figures["the server itself", modern]
-        p50, p99, rate = (statistics.median(one) for one in (seen.p50, seen.p99, seen.rate))
-        base50, base99, base = (statistics.median(one) for one in (direct.p50, direct.p99, direct.rate))
-        own = seen is not direct
+        p50, p99, rate = (statistics.median(values) for values in (measured.p50, measured.p99, measured.rate))
+        base50, base99, base = (statistics.median(values) for values in (direct.p50, direct.p99, direct.rate))
+        is_added = measured is not direct
         table.add_row(
             name,
             _MODERN if modern else "2025-11-25",
             f"{p50:.2f}",
-            f"{p50 - base50:+.2f}" if own else "",
+            f"{p50 - base50:+.2f}" if is_added else "",
             f"{p99:.2f}",
-            f"{p99 - base99:+.2f}" if own else "",
+            f"{p99 - base99:+.2f}" if is_added else "",
             f"{rate:.0f}",
-            f"{rate / base:.0%}" if own else "",
+            f"{rate / base:.0%}" if is_added else "",
         )
     phases.console.print(table)
     phases.console.print("Goal: p50 added ≤ 1.5 ms.")

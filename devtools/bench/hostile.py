@@ -1,8 +1,8 @@
-"""Many callers of one bridge, each of whom tries to see, to answer or to end another's calls.
+"""Many callers of one bridge that try to see, answer or cancel each other's calls.
 
-Every caller has a mark that stands in whatever it sends. A mark in another caller's answer, an answer under another id,
-a text that was not asked for, or a planted call that the server has carried out, is crossed; a call without an answer
-is hung. Bodies come compact and printed, with every line end that JSON allows; the dice are the same in every run.
+Every caller has a mark in everything that it sends. A request is "crossed" if a caller gets another caller's mark, a
+response with another id or a wrong text, or if the server ran a planted call; it is "hung" if it got no response.
+Bodies are compact or indented, with all line ends that JSON allows; the random numbers are the same in every run.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from typing import Any, Final
 import httpx2
 
 CALLERS: Final = 16
-BOUND: Final = 25.0
-"""Seconds in which each request is answered; the bridge's own limit for a call is lower."""
+TIMEOUT_SECONDS: Final = 25.0
+"""The timeout of each request; the bridge's own limit for a call is lower."""
 
 ENVIRONMENT: Final = {"MCP_ACCESS": "iam", "MCP_STDIO_CALL_SECONDS": "20", "MCP_STDIO_EXCLUSIVE": "8"}
 SESSIONS: Final = {**ENVIRONMENT, "MCP_STATELESS": "false", "MCP_STDIO_SESSIONS": "40"}
@@ -30,89 +30,89 @@ _LEGACY, _MODERN = "2025-11-25", "2026-07-28"
 _TIMED_OUT: Final = -32001
 _PREFIX: Final = "io.modelcontextprotocol/"
 _MARK: Final = re.compile(r"<<caller (\d+)>>")
-_ENDS: Final = ("\n", "\r\n", "\r", "\n\r")
+_LINE_ENDS: Final = ("\n", "\r\n", "\r", "\n\r")
 _SEPARATORS: Final = "\u2028\u2029\u0085"
 
 
 @dataclass
 class Outcome:
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
-        calls: Requests that were made.
-        answered: Those that were answered with their own text.
-        gone: Those whose caller hung up, on purpose.
-        refused: Those that were refused, by reason.
-        crossed: What anybody saw or did that is another's; there may be none.
-        hung: Requests without an answer, or with a broken one; there may be none.
-        noted: What the server noted: calls and lines that nobody has sent it; there may be none.
+        calls: The number of requests.
+        answered: Requests that got their own text.
+        hung_up: Requests whose caller hung up on purpose.
+        refused: Rejected requests, by reason.
+        crossed: Cases in which a caller reached another one; must be empty.
+        hung: Requests with no or a broken response; must be empty.
+        noted: The server's notes about calls and lines that no caller sent; must be empty.
     """
 
     calls: int = 0
     answered: int = 0
-    gone: int = 0
+    hung_up: int = 0
     refused: Counter[str] = field(default_factory=Counter[str])
     crossed: list[str] = field(default_factory=list[str])
     hung: list[str] = field(default_factory=list[str])
     noted: Counter[str] = field(default_factory=Counter[str])
 
     @property
-    def clean(self) -> bool:
-        """Whether nothing was crossed or hung; a run in which nothing was refused has attacked nothing."""
+    def is_clean(self) -> bool:
+        """Whether the run has no faults; a run without a rejected request is a fault too, since it attacked nothing."""
         return not self.faults()
 
     def faults(self) -> list[str]:
-        """What was wrong, in words."""
-        noted = [f"the server noted {count} times: {what}" for what, count in self.noted.items()]
+        """Descriptions of all faults."""
+        noted = [f"the server noted {count} times: {note}" for note, count in self.noted.items()]
         idle = [] if self.refused else ["nothing was refused, so nothing was attacked"]
         return [*self.crossed, *self.hung, *noted, *idle]
 
 
 class _Caller:
-    """One of them, with a connection pool and an identity of its own."""
+    """One caller with its own connection pool and identity."""
 
     def __init__(self, url: str, number: int, states: list[tuple[int, str]], outcome: Outcome) -> None:
         self._url = url
         self._number = number
         self._mark = f"<<caller {number}>>"
         self._dice = random.Random(number)  # noqa: S311 - the same attack each time
-        self._states = states  # of all callers: each may try another's
+        self._states = states  # shared, so that callers can use each other's states
         self._outcome = outcome
-        self._made = 0
+        self._text_count = 0
         claims = json.dumps({"iss": "https://accounts.google.com", "sub": f"{number}"}).encode()
         payload = base64.urlsafe_b64encode(claims).rstrip(b"=").decode()
         self._identity = {"authorization": f"Bearer e30.{payload}.SIGNATURE_REMOVED_BY_GOOGLE"}
-        self.http = httpx2.AsyncClient(timeout=BOUND, trust_env=False)
+        self.http = httpx2.AsyncClient(timeout=TIMEOUT_SECONDS, trust_env=False)
         self.session: str | None = None
 
     # --- attacks --------------------------------------------------------------------------------------------
 
-    async def turn(self) -> None:
-        """Make one call, of a kind that the dice say."""
+    async def make_call(self) -> None:
+        """Make one call of a random kind."""
         choice = self._dice.random()
         kinds: list[tuple[float, Callable[[], Any]]] = [
-            (0.45, self._call),
-            (0.65, self._planted),
-            (0.72, self._doubled),
-            (0.79, self._shout),
-            (0.84, self._cancel),
-            (0.90, self._ask),
-            (0.95, self._stolen),
+            (0.45, self._call_tool),
+            (0.65, self._call_with_planted_message),
+            (0.72, self._call_with_duplicate_member),
+            (0.79, self._call_shout),
+            (0.84, self._cancel_other),
+            (0.90, self._call_with_elicitation),
+            (0.95, self._use_stolen_state),
             (0.97, self._hang_up),
-            (1.00, lambda: self._call("progress")),
+            (1.00, lambda: self._call_tool("progress")),
         ]
-        await next(kind for most, kind in kinds if choice <= most)()
+        await next(kind for upper_bound, kind in kinds if choice <= upper_bound)()
 
-    async def _call(self, tool: str | None = None) -> None:
+    async def _call_tool(self, tool: str | None = None) -> None:
         tool = tool or self._dice.choice(("echo", "echo", "slow", "progress", "log"))
-        text = self._text()
+        text = self._new_text()
         params = self._params(tool, {"text": text}, token=self._dice.choice((None, 1, 2, "1", text)))
-        await self._asked(tool, self._printed(self._message(params)), text)
+        await self._send_and_judge(tool, self._format_message(self._message(params)), text)
 
-    async def _planted(self) -> None:
-        """A request or an answer that would stand on a line of its own, where a member's value may stand."""
-        text, end = self._text(), self._dice.choice(_ENDS)
-        guess = self._guess()
+    async def _call_with_planted_message(self) -> None:
+        """Send a call with another message as a member's value, on a line of its own."""
+        text, end = self._new_text(), self._dice.choice(_LINE_ENDS)
+        guess = self._guess_id()
         evil = self._dice.choice(
             (
                 {"id": guess, "method": "tools/call", "params": {"name": "planted", "arguments": {"text": text}}},
@@ -126,86 +126,86 @@ class _Caller:
             )
         )
         params = self._params("echo", {"text": text, "evil": "EVIL"}, token=self._dice.choice((None, guess)))
-        where = self._dice.choice(("arguments", "_meta", "params"))
-        if where != "arguments":
+        position = self._dice.choice(("arguments", "_meta", "params"))
+        if position != "arguments":
             params["arguments"] = {"text": text}
-            (params.setdefault("_meta", {}) if where == "_meta" else params)["evil"] = "EVIL"
+            (params.setdefault("_meta", {}) if position == "_meta" else params)["evil"] = "EVIL"
         body = json.dumps(self._message(params)).replace('"EVIL"', end + json.dumps({"jsonrpc": "2.0", **evil}) + end)
-        await self._asked("echo", body, text)
+        await self._send_and_judge("echo", body, text)
 
-    async def _doubled(self) -> None:
-        """Members that come twice, or under an escaped name: two readers might take different ones."""
-        text = self._text()
-        other = self._dice.choice(("id", "method", "params", "arguments", "_meta", "progressToken"))
+    async def _call_with_duplicate_member(self) -> None:
+        """Send a call with a duplicate member, or one with an escaped name: parsers may differ in which they use."""
+        text = self._new_text()
+        member = self._dice.choice(("id", "method", "params", "arguments", "_meta", "progressToken"))
         message = self._message(self._params("echo", {"text": text}, token=1))
         body = json.dumps(message)
-        found = re.search(rf'"{other}": ', body)
-        if found is None:
-            return await self._call()
-        twin = f'"{other[:-1]}\\u{ord(other[-1]):04x}"' if self._dice.random() < 0.5 else f'"{other}"'
-        value = {"id": "7", "method": '"tools/call"', "progressToken": str(self._guess())}.get(other, "{}")
-        body = body[: found.start()] + f"{twin}: {value}, " + body[found.start() :]
-        await self._asked("echo", body, text, ident=None)
+        match = re.search(rf'"{member}": ', body)
+        if match is None:
+            return await self._call_tool()
+        twin = f'"{member[:-1]}\\u{ord(member[-1]):04x}"' if self._dice.random() < 0.5 else f'"{member}"'
+        value = {"id": "7", "method": '"tools/call"', "progressToken": str(self._guess_id())}.get(member, "{}")
+        body = body[: match.start()] + f"{twin}: {value}, " + body[match.start() :]
+        await self._send_and_judge("echo", body, text, ident=None)
         return None
 
-    async def _shout(self) -> None:
-        """Have the server print an answer to a call of somebody else's."""
-        text = self._text()
+    async def _call_shout(self) -> None:
+        """Let the server print a response to another caller's call."""
+        text = self._new_text()
         line = json.dumps(
-            {"jsonrpc": "2.0", "id": self._guess(), "result": {"content": [{"type": "text", "text": text}]}}
+            {"jsonrpc": "2.0", "id": self._guess_id(), "result": {"content": [{"type": "text", "text": text}]}}
         )
-        await self._asked(
-            "shout", self._printed(self._message(self._params("shout", {"text": text, "line": line}))), text
+        await self._send_and_judge(
+            "shout", self._format_message(self._message(self._params("shout", {"text": text, "line": line}))), text
         )
 
-    async def _cancel(self) -> None:
-        """End somebody else's call, by the ids that all use."""
+    async def _cancel_other(self) -> None:
+        """Cancel another caller's call, by ids that all callers use."""
         message = {
             "jsonrpc": "2.0",
             "method": "notifications/cancelled",
-            "params": {"requestId": self._dice.choice((1, 2, 3, self._guess())), "reason": self._mark},
+            "params": {"requestId": self._dice.choice((1, 2, 3, self._guess_id())), "reason": self._mark},
         }
-        await self._post(self._printed(message), {"mcp-protocol-version": _LEGACY})
+        await self._post(self._format_message(message), {"mcp-protocol-version": _LEGACY})
 
-    async def _ask(self) -> None:
-        """A call in which the server asks back, answered in a second request; its state is there for thieves."""
+    async def _call_with_elicitation(self) -> None:
+        """Make a call with an elicitation, and answer it in a second request; other callers can use its state."""
         if self.session is not None:
-            return await self._call()
-        text = self._text()
+            return await self._call_tool()
+        text = self._new_text()
         params = self._params("ask", {"text": text}, modern=True, elicits=True)
-        answer = await self._modern("ask", params)
+        answer = await self._send_modern("ask", params)
         if answer is None:
             return None
-        found = answer.get("result", {})
-        if found.get("resultType") != "input_required":
-            self._outcome.refused[_reason(answer)] += 1
+        result = answer.get("result", {})
+        if result.get("resultType") != "input_required":
+            self._outcome.refused[_error_reason(answer)] += 1
             return None
-        state = found["requestState"]
+        state = result["requestState"]
         self._states.append((self._number, state))
         del self._states[:-64]
         await asyncio.sleep(0)
-        reply = {key: {"action": "accept", "content": {"reply": self._mark}} for key in found["inputRequests"]}
-        answer = await self._modern("ask", {**params, "inputResponses": reply, "requestState": state})
+        reply = {key: {"action": "accept", "content": {"reply": self._mark}} for key in result["inputRequests"]}
+        answer = await self._send_modern("ask", {**params, "inputResponses": reply, "requestState": state})
         if answer is not None:
             self._judge(answer, f"{text} {self._mark}", 1)
         return None
 
-    async def _stolen(self) -> None:
-        """Go on with a call, or a session, of another caller's."""
+    async def _use_stolen_state(self) -> None:
+        """Continue another caller's call or session."""
         if not self._states:
-            return await self._call()
+            return await self._call_tool()
         owner, state = self._dice.choice(self._states)
         if owner == self._number:
-            return await self._call()
+            return await self._call_tool()
         if self.session is not None:
-            body = self._printed(self._message(self._params("echo", {"text": self._text()})))
+            body = self._format_message(self._message(self._params("echo", {"text": self._new_text()})))
             response = await self._post(body, {"mcp-session-id": state, "mcp-protocol-version": _LEGACY})
         else:
-            params = self._params("ask", {"text": self._text()}, modern=True, elicits=True) | {
+            params = self._params("ask", {"text": self._new_text()}, modern=True, elicits=True) | {
                 "inputResponses": {"question-1": {"action": "accept", "content": {"reply": self._mark}}},
                 "requestState": state,
             }
-            response = await self._post(self._printed(self._message(params)), _headers_of("ask"))
+            response = await self._post(self._format_message(self._message(params)), _modern_headers("ask"))
         if response is not None and response.status_code < 400:
             self._outcome.crossed.append(f"{self._mark} went on with what is of caller {owner}: {response.text[:200]}")
         elif response is not None:
@@ -213,20 +213,20 @@ class _Caller:
         return None
 
     async def _hang_up(self) -> None:
-        body = self._printed(self._message(self._params("slow", {"text": self._text()})))
+        body = self._format_message(self._message(self._params("slow", {"text": self._new_text()})))
         self._outcome.calls += 1
-        with_timeout = httpx2.Timeout(BOUND, read=0.005)
+        with_timeout = httpx2.Timeout(TIMEOUT_SECONDS, read=0.005)
         try:
             await self.http.post(self._url, content=body.encode(), headers=self._headers("slow"), timeout=with_timeout)
         except httpx2.TimeoutException:
-            self._outcome.gone += 1
+            self._outcome.hung_up += 1
         else:
             self._outcome.answered += 1
 
     # --- requests -------------------------------------------------------------------------------------------
 
-    async def begin(self) -> None:
-        """Begin a session."""
+    async def begin_session(self) -> None:
+        """Start a session."""
         params = {"protocolVersion": _LEGACY, "capabilities": {}, "clientInfo": {"name": self._mark, "version": "1"}}
         message = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}
         response = await self._post(json.dumps(message), {})
@@ -235,12 +235,12 @@ class _Caller:
         self.session = response.headers["mcp-session-id"]
         self._states.append((self._number, self.session))
 
-    def _text(self) -> str:
-        self._made += 1
-        more = "".join(self._dice.choices(f'ab"\\{{}}{_SEPARATORS}\n\r\té', k=6))
-        return f"{self._mark} {self._made} {more}"
+    def _new_text(self) -> str:
+        self._text_count += 1
+        suffix = "".join(self._dice.choices(f'ab"\\{{}}{_SEPARATORS}\n\r\té', k=6))
+        return f"{self._mark} {self._text_count} {suffix}"
 
-    def _guess(self) -> int:
+    def _guess_id(self) -> int:
         return self._dice.choice(
             (self._dice.randrange(1, 40), self._dice.randrange(1, 4000), self._dice.getrandbits(31))
         )
@@ -262,31 +262,31 @@ class _Caller:
     def _message(params: Mapping[str, Any]) -> dict[str, Any]:
         return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
 
-    def _printed(self, message: Mapping[str, Any]) -> str:
-        """A message compact or printed, its texts as escapes or as they are."""
+    def _format_message(self, message: Mapping[str, Any]) -> str:
+        """A message, compact or indented, with or without escapes."""
         indent = self._dice.choice((None, None, 1))
         text = json.dumps(message, indent=indent, ensure_ascii=self._dice.random() < 0.5)
-        return text if indent is None else text.replace("\n", self._dice.choice(_ENDS))
+        return text if indent is None else text.replace("\n", self._dice.choice(_LINE_ENDS))
 
     def _headers(self, tool: str) -> dict[str, str]:
         if self.session is not None:
             return {**_JSON, **self._identity, "mcp-session-id": self.session, "mcp-protocol-version": _LEGACY}
-        return {**_JSON, **self._identity, **(_headers_of(tool) if self._is_modern() else _OLD)}
+        return {**_JSON, **self._identity, **(_modern_headers(tool) if self._is_modern() else _LEGACY_HEADERS)}
 
-    async def _asked(self, tool: str, body: str, text: str, ident: int | None = 1) -> None:
+    async def _send_and_judge(self, tool: str, body: str, text: str, ident: int | None = 1) -> None:
         response = await self._post(body, self._headers(tool))
         answer = None if response is None else self._read(response)
         if answer is not None:
             self._judge(answer, text, ident)
 
-    async def _modern(self, tool: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
-        response = await self._post(self._printed(self._message(params)), _headers_of(tool))
+    async def _send_modern(self, tool: str, params: Mapping[str, Any]) -> dict[str, Any] | None:
+        response = await self._post(self._format_message(self._message(params)), _modern_headers(tool))
         return None if response is None else self._read(response)
 
     async def _post(self, body: str, headers: Mapping[str, str]) -> httpx2.Response | None:
         self._outcome.calls += 1
         try:
-            async with asyncio.timeout(BOUND):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 response = await self.http.post(
                     self._url, content=body.encode(), headers={**_JSON, **self._identity, **headers}
                 )
@@ -294,32 +294,32 @@ class _Caller:
             self._outcome.hung.append(f"{self._mark}: {error!r} for {body[:300]!r}")
             return None
         for text in (response.text, json.dumps(dict(response.headers))):
-            if strangers := {int(one) for one in _MARK.findall(text)} - {self._number}:
+            if strangers := {int(number) for number in _MARK.findall(text)} - {self._number}:
                 self._outcome.crossed.append(
                     f"{self._mark} sees callers {strangers}: {text[:300]!r} for {body[:300]!r}"
                 )
         return response
 
     def _read(self, response: httpx2.Response) -> dict[str, Any] | None:
-        """The last message of an answer."""
+        """The last message of a response."""
         text = response.text
         if response.headers.get("content-type", "").startswith("text/event-stream"):
-            # As the specification of event streams splits: at CR, LF and CRLF.
+            # Lines end with CR, LF or CRLF, as specified for event streams.
             events = [line[5:] for line in re.split(r"\r\n|\n|\r", text) if line.startswith("data:")]
             text = events[-1] if events else ""
         try:
-            found: Any = json.loads(text)
+            message: Any = json.loads(text)
         except ValueError:
             self._outcome.hung.append(f"{self._mark}: {response.status_code} {response.text[:300]!r} is no answer")
             return None
-        return found
+        return message
 
     def _judge(self, answer: dict[str, Any], text: str, ident: int | None) -> None:
         if "error" in answer:
             if answer["error"].get("code") == _TIMED_OUT:
-                self._outcome.hung.append(f"{self._mark} asked {text!r} and was told {_reason(answer)!r}")
+                self._outcome.hung.append(f"{self._mark} asked {text!r} and was told {_error_reason(answer)!r}")
             else:
-                self._outcome.refused[_reason(answer)] += 1
+                self._outcome.refused[_error_reason(answer)] += 1
             return
         content: list[dict[str, Any]] = answer.get("result", {}).get("content") or [{}]
         if content[0].get("text") != text or (ident is not None and answer.get("id") != ident):
@@ -331,44 +331,44 @@ class _Caller:
         self._outcome.answered += 1
 
 
-_OLD: Final = {"mcp-protocol-version": _LEGACY}
+_LEGACY_HEADERS: Final = {"mcp-protocol-version": _LEGACY}
 
 
-def _headers_of(tool: str) -> dict[str, str]:
+def _modern_headers(tool: str) -> dict[str, str]:
     return {"mcp-protocol-version": _MODERN, "mcp-method": "tools/call", "mcp-name": tool}
 
 
-def _reason(answer: Mapping[str, Any]) -> str:
+def _error_reason(answer: Mapping[str, Any]) -> str:
     return re.sub(r"[0-9]+", "N", str(answer.get("error", {}).get("message", answer)))[:70]
 
 
 def attack(url: str, notes: Path, calls: int, *, sessions: bool = False) -> Outcome:
-    """Have sixteen callers make so many calls of a bridge before `hostile_server.py`, with `ENVIRONMENT` or `SESSIONS`.
+    """Let sixteen callers make *calls* calls to a bridge with `hostile_server.py` and `ENVIRONMENT` or `SESSIONS`.
 
     Args:
         url: The bridge's MCP endpoint.
-        notes: The file that the server writes its notes to.
-        calls: How many turns, in all.
-        sessions: Whether each caller has a session, and so a process, of its own.
+        notes: The file with the server's notes.
+        calls: The number of calls of all callers.
+        sessions: Whether each caller has its own session, and so its own process.
     """
-    outcome = asyncio.run(_attacked(url, calls, sessions=sessions))
+    outcome = asyncio.run(_attack(url, calls, sessions=sessions))
     if notes.exists():
         outcome.noted.update(notes.read_text(encoding="utf-8").splitlines())
     return outcome
 
 
-async def _attacked(url: str, calls: int, *, sessions: bool) -> Outcome:
+async def _attack(url: str, calls: int, *, sessions: bool) -> Outcome:
     outcome, turns = Outcome(), iter(range(calls))
     states: list[tuple[int, str]] = []
     callers = [_Caller(url, number, states, outcome) for number in range(CALLERS)]
 
     async def keep_calling(caller: _Caller) -> None:
         for _ in turns:
-            await caller.turn()
+            await caller.make_call()
 
     try:
         if sessions:
-            await asyncio.gather(*(caller.begin() for caller in callers))
+            await asyncio.gather(*(caller.begin_session() for caller in callers))
         await asyncio.gather(*(keep_calling(caller) for caller in callers))
     finally:
         await asyncio.gather(*(caller.http.aclose() for caller in callers))

@@ -1,7 +1,7 @@
-"""The stdio server of the hostile soak: it does what its callers ask, and notes what nobody should have got to it.
+"""The stdio server of the hostile soak: it runs its callers' calls, and notes messages that it should never get.
 
-By the standard library alone. `shout` prints a caller's text on stdout as it is, as a server with a forgotten `print`
-does; `planted` is called by nobody, but by what was smuggled in. Notes go to the file that `HOSTILE_NOTES` names.
+It uses only the standard library. `shout` prints a caller's text to stdout unchanged, like a server with a forgotten
+`print`. Only smuggled messages call `planted`. The environment variable `HOSTILE_NOTES` has the path of the notes.
 """
 
 import json
@@ -12,23 +12,23 @@ from itertools import count
 from typing import Any
 
 _lock = threading.Lock()
-_asks = count(1)
+_elicitation_ids = count(1)
 _waiting: dict[int, tuple[Any, str]] = {}
 
 
-def _note(what: str) -> None:
-    with open(os.environ["HOSTILE_NOTES"], "a", encoding="utf-8") as notes:  # noqa: PTH123 - it starts often: no pathlib
-        notes.write(f"{what}\n")
+def _note(text: str) -> None:
+    with open(os.environ["HOSTILE_NOTES"], "a", encoding="utf-8") as notes:  # noqa: PTH123 - pathlib slows down the start
+        notes.write(f"{text}\n")
 
 
-def _say(**message: Any) -> None:
+def _send(**message: Any) -> None:
     with _lock:
         sys.stdout.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
         sys.stdout.flush()
 
 
 def _answer(number: Any, text: str) -> None:
-    _say(id=number, result={"content": [{"type": "text", "text": text}]})
+    _send(id=number, result={"content": [{"type": "text", "text": text}]})
 
 
 def _call(number: Any, params: dict[str, Any]) -> None:
@@ -46,33 +46,33 @@ def _call(number: Any, params: dict[str, Any]) -> None:
             return
         case "progress" if token is not None:
             for step in range(3):
-                _say(
+                _send(
                     method="notifications/progress", params={"progressToken": token, "progress": step, "message": text}
                 )
         case "log":
-            _say(method="notifications/message", params={"level": "info", "data": text})
+            _send(method="notifications/message", params={"level": "info", "data": text})
         case "ask":
-            ask = next(_asks)
+            ask = next(_elicitation_ids)
             _waiting[ask] = (number, text)
             schema = {"type": "object", "properties": {"reply": {"type": "string"}}}
-            _say(id=ask, method="elicitation/create", params={"message": text, "requestedSchema": schema})
+            _send(id=ask, method="elicitation/create", params={"message": text, "requestedSchema": schema})
             return
         case "shout":
             with _lock:
                 sys.stdout.write(str(arguments.get("line", "")) + "\n")
                 sys.stdout.flush()
         case "planted":
-            _note("a planted call was carried out")
+            _note("a planted call ran")
         case _:
             pass
     _answer(number, text)
 
 
-def _heard(message: dict[str, Any]) -> None:
+def _handle(message: dict[str, Any]) -> None:
     if "method" not in message:
         number, text = _waiting.pop(message.get("id", 0), (None, ""))
         if number is None:
-            _note("an answer to nothing came")
+            _note("a response without a request arrived")
             return
         result: dict[str, Any] = message.get("result") or {}
         content: dict[str, Any] = result.get("content") or {}
@@ -82,23 +82,23 @@ def _heard(message: dict[str, Any]) -> None:
     elif message["method"] == "initialize":
         info = {"name": "hostile", "version": "1"}
         capabilities: dict[str, Any] = {"tools": {}, "logging": {}}
-        _say(
+        _send(
             id=message["id"], result={"protocolVersion": "2025-11-25", "capabilities": capabilities, "serverInfo": info}
         )
     elif "id" in message:
-        _say(id=message["id"], result={"tools": []})
+        _send(id=message["id"], result={"tools": []})
 
 
 def main() -> None:
-    """Do what each line says. A text stream splits at LF, CR and CRLF, so all of them would frame."""
+    """Handle each line. A text stream splits lines at LF, CR and CRLF, so any of them would end a message."""
     for line in sys.stdin:
         try:
             message = json.loads(line)
         except ValueError:
-            _note("a line was no JSON")
+            _note("a line was not JSON")
             continue
         if isinstance(message, dict):
-            _heard(message)  # pyright: ignore[reportUnknownArgumentType]
+            _handle(message)  # pyright: ignore[reportUnknownArgumentType]
 
 
 if __name__ == "__main__":

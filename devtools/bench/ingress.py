@@ -1,8 +1,8 @@
-"""`./dev bench ingress --base REV`: what the ingress costs a request, beside the same of another commit.
+"""`./dev bench ingress --base REV`: measures the ingress's cost per request, compared with another commit.
 
-One server that does nothing, the front end with real accounts, policies and tokens in a process on one core, and a
-client on another; no Docker. Each round measures all ways of each number of connections, in an order that changes.
-What else the machine does reaches rates and times; CPU per request much less.
+It runs a minimal server, the front end with real accounts, policies and tokens in a process on one core, and a client
+on another, without Docker. Each round measures all routes with each number of connections, in alternating order. Other
+load on the machine affects rates and times, but hardly the CPU time per request.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from devtools.bench.before import spread, tree_of
+from devtools.bench.before import checkout_commit, format_spread
 from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 
@@ -33,63 +33,63 @@ _TICK: Final = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
-class Way:
-    """A way to the server."""
+class Route:
+    """A route to the server."""
 
     title: str
     host: str
     port: int
     token: str = ""
     processes: list[int] = field(default_factory=list[int])
-    """Those whose CPU counts."""
+    """The ids of the processes whose CPU time counts."""
 
 
 @dataclass
 class Figures:
-    """What one load came to; times in seconds."""
+    """The figures of one load; times in seconds."""
 
     times: list[float]
     seconds: float
     cpu: list[float]
-    """Of each process, a request."""
+    """The CPU seconds per request of each process."""
 
     def percentile(self, share: float) -> float:
-        """Seconds below which so large a share of the requests stayed."""
+        """The time in seconds that the given share of the requests stayed below."""
         ordered = sorted(self.times)
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 class _Caller(asyncio.Protocol):
-    """One connection: a request as soon as the last one is answered."""
+    """One connection, which sends the next request after each response."""
 
-    def __init__(self, request: bytes, until: float, times: list[float], done: asyncio.Future[None]) -> None:
+    def __init__(self, request: bytes, end_time: float, times: list[float], done: asyncio.Future[None]) -> None:
         self._request = request
-        self._until = until
+        self._end_time = end_time
         self._times = times
         self._done = done
-        self._held = b""
-        self._began = 0.0
+        self._buffer = b""
+        self._started = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def _send(self) -> None:
-        self._began = time.perf_counter()
+        self._started = time.perf_counter()
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:
-        self._held += data
-        end = self._held.find(b"\r\n\r\n")
-        if end < 0 or len(self._held) < end + 204:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0 or len(self._buffer) < end + 204:
             return
-        if not self._held.startswith(b"HTTP/1.1 200"):
-            self._done.set_exception(RuntimeError(self._held.decode()))
+        if not self._buffer.startswith(b"HTTP/1.1 200"):
+            self._done.set_exception(RuntimeError(self._buffer.decode()))
             return
-        self._held = self._held[end + 204 :]
+        self._buffer = self._buffer[end + 204 :]
         now = time.perf_counter()
-        self._times.append(now - self._began)
-        if now < self._until:
+        self._times.append(now - self._started)
+        if now < self._end_time:
             self._send()
         else:
             self._transport.close()
@@ -100,74 +100,74 @@ class _Caller(asyncio.Protocol):
             self._done.set_exception(exc or ConnectionError("closed"))
 
 
-async def _load(way: Way, connections: int, seconds: float) -> Figures:
+async def _measure_load(route: Route, connections: int, seconds: float) -> Figures:
     loop = asyncio.get_running_loop()
     lines = [
         b"POST /mcp HTTP/1.1",
-        b"host: 127.0.0.1:%d" % way.port,
+        b"host: 127.0.0.1:%d" % route.port,
         b"user-agent: bench",
         b"accept: application/json, text/event-stream",
         b"accept-encoding: gzip",
         b"mcp-protocol-version: 2025-11-25",
         b"content-type: application/json",
         b"content-length: %d" % len(_BODY),
-        *([b"authorization: Bearer " + way.token.encode()] if way.token else []),
+        *([b"authorization: Bearer " + route.token.encode()] if route.token else []),
     ]
     request = b"\r\n".join(lines) + b"\r\n\r\n" + _BODY
     times: list[float] = []
-    before = [_cpu(one) for one in way.processes]
-    began = time.perf_counter()
+    cpu_before = [_cpu(pid) for pid in route.processes]
+    started = time.perf_counter()
     waiting: list[asyncio.Future[None]] = []
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
         await loop.create_connection(
-            lambda done=done: _Caller(request, began + seconds, times, done), way.host, way.port
+            lambda done=done: _Caller(request, started + seconds, times, done), route.host, route.port
         )
         waiting.append(done)
     await asyncio.gather(*waiting)
-    took = time.perf_counter() - began
-    cpu = [(_cpu(one) - spent) / len(times) for one, spent in zip(way.processes, before, strict=True)]
-    return Figures(times, took, cpu)
+    elapsed = time.perf_counter() - started
+    cpu = [(_cpu(pid) - spent) / len(times) for pid, spent in zip(route.processes, cpu_before, strict=True)]
+    return Figures(times, elapsed, cpu)
 
 
 def _cpu(process: int) -> float:
-    """Seconds of CPU that a process has used."""
+    """The CPU seconds that a process has used."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / _TICK
 
 
 def _free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in taken]
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in sockets]
 
 
 @contextmanager
-def _server() -> Generator[int]:
+def _run_server() -> Generator[int]:
     script = str(Path(__file__).with_name("ingress_server.py"))
-    with _process([sys.executable, script, "127.0.0.2"], {}) as process:
-        yield int(_line(process))
+    with _run_process([sys.executable, script, "127.0.0.2"], {}) as process:
+        yield int(_read_line(process))
 
 
 @contextmanager
-def _ingress(title: str, tree: Path, port: int, server: int, gateway: str = "") -> Generator[Way]:
+def _run_ingress(title: str, tree: Path, port: int, server: int, gateway: str = "") -> Generator[Route]:
     script = str(Path(__file__).with_name("ingress_cloud.py"))
     environment = {"PYTHONPATH": f"{tree / 'local_cloud'}:{tree / 'infra'}:{tree / 'packages' / 'mcpfleet'}"}
-    with _process([sys.executable, script, str(port), "127.0.0.2", str(server), gateway], environment) as process:
-        way = Way(title, "127.0.0.1", port, processes=[process.pid])
+    with _run_process([sys.executable, script, str(port), "127.0.0.2", str(server), gateway], environment) as process:
+        route = Route(title, "127.0.0.1", port, processes=[process.pid])
         if gateway:
-            way.processes.append(int(_line(process)))
-        way.token = _line(process)
+            route.processes.append(int(_read_line(process)))
+        route.token = _read_line(process)
         os.sched_setaffinity(process.pid, {0})
         try:
-            yield way
+            yield route
         finally:
-            for one in way.processes[1:]:
-                os.kill(one, signal.SIGTERM)
+            for pid in route.processes[1:]:
+                os.kill(pid, signal.SIGTERM)
 
 
 @contextmanager
-def _process(command: list[str], environment: dict[str, str]) -> Generator[subprocess.Popen[str]]:
+def _run_process(command: list[str], environment: dict[str, str]) -> Generator[subprocess.Popen[str]]:
     process = subprocess.Popen(command, env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True)
     try:
         yield process
@@ -176,49 +176,49 @@ def _process(command: list[str], environment: dict[str, str]) -> Generator[subpr
         process.communicate()
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def _read_line(process: subprocess.Popen[str]) -> str:
     line = process.stdout.readline().strip() if process.stdout is not None else ""
     if not line:
-        raise SetupError("The front end that is measured ended.", "see what it wrote above.")
+        raise SetupError("The measured front end stopped.", "see its output above.")
     return line
 
 
 def bench_ingress(phases: Phases, place: CloudFolder, runs: int, base: str) -> None:
-    """Measure *runs* times and print medians with the least and the most.
+    """Measure all routes *runs* times, and print medians, minimums and maximums.
 
     Args:
-        phases: Where progress is shown.
-        place: The working tree.
-        runs: How many rounds.
-        base: The commit to measure beside.
+        phases: Shows the progress.
+        place: The checkout.
+        runs: The number of rounds.
+        base: The commit to compare with.
 
     Raises:
-        SetupError: There is no such commit, or a process ended.
+        SetupError: There is no such commit, or a process stopped.
     """
-    found: dict[tuple[int, str], list[Figures]] = {}
+    results: dict[tuple[int, str], list[Figures]] = {}
     with ExitStack() as stack:
-        before = stack.enter_context(tree_of(place.root, base))
-        port = stack.enter_context(_server())
+        base_tree = stack.enter_context(checkout_commit(place.root, base))
+        port = stack.enter_context(_run_server())
         first, *others = _free_ports(3)
-        ways = [
-            Way("no ingress", "127.0.0.2", port),
-            stack.enter_context(_ingress(f"ingress, {base}", before, first, port)),
-            stack.enter_context(_ingress("ingress", place.root, others[0], port)),
-            stack.enter_context(_ingress("ingress and gateway", place.root, others[1], port, sys.executable)),
+        routes = [
+            Route("no ingress", "127.0.0.2", port),
+            stack.enter_context(_run_ingress(f"ingress, {base}", base_tree, first, port)),
+            stack.enter_context(_run_ingress("ingress", place.root, others[0], port)),
+            stack.enter_context(_run_ingress("ingress and gateway", place.root, others[1], port, sys.executable)),
         ]
-        for way in ways:
-            uvloop.run(_load(way, 8, 0.5))  # warm
+        for route in routes:
+            uvloop.run(_measure_load(route, 8, 0.5))  # warm
         for run in range(runs):
             with phases.phase(f"Run {run + 1} of {runs}"):
                 for connections in _CONNECTIONS:
-                    for way in ways if run % 2 else reversed(ways):
-                        figures = uvloop.run(_load(way, connections, _SECONDS))
-                        found.setdefault((connections, way.title), []).append(figures)
+                    for route in routes if run % 2 else reversed(routes):
+                        figures = uvloop.run(_measure_load(route, connections, _SECONDS))
+                        results.setdefault((connections, route.title), []).append(figures)
     console = Console(width=max(phases.console.width, 120), file=phases.console.file)
-    console.print(_table(found, [way.title for way in ways], runs))
+    console.print(_table(results, [route.title for route in routes], runs))
 
 
-def _table(found: dict[tuple[int, str], list[Figures]], titles: list[str], runs: int) -> Table:
+def _table(results: dict[tuple[int, str], list[Figures]], titles: list[str], runs: int) -> Table:
     table = Table(
         "connections",
         "way",
@@ -227,18 +227,18 @@ def _table(found: dict[tuple[int, str], list[Figures]], titles: list[str], runs:
         "p99 ms",
         "CPU µs, front end",
         "CPU µs, gateway",
-        title=f"./dev bench ingress: POST of 200 bytes, {runs} rounds: median (least to most)",
+        title=f"./dev bench ingress: POST of 200 bytes, {runs} rounds: median (minimum to maximum)",
     )
     for connections in _CONNECTIONS:
         for title in titles:
-            each = found[connections, title]
-            cpu = [[one.cpu[process] * 1e6 for one in each] for process in range(len(each[0].cpu))]
+            figures = results[connections, title]
+            cpu = [[values.cpu[process] * 1e6 for values in figures] for process in range(len(figures[0].cpu))]
             table.add_row(
                 str(connections),
                 title,
-                spread([len(one.times) / one.seconds for one in each]),
-                spread([one.percentile(0.5) * 1000 for one in each]),
-                spread([one.percentile(0.99) * 1000 for one in each]),
-                *(spread(one) for one in cpu),
+                format_spread([len(values.times) / values.seconds for values in figures]),
+                format_spread([values.percentile(0.5) * 1000 for values in figures]),
+                format_spread([values.percentile(0.99) * 1000 for values in figures]),
+                *(format_spread(values) for values in cpu),
             )
     return table

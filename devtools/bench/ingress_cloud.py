@@ -1,6 +1,6 @@
-"""The local cloud's front end in a process of its own, in front of one server: what `ingress.py` measures.
+"""The local cloud's front end in its own process, in front of one server, for `ingress.py`.
 
-Everything is the cloud's own but the data plane. It runs on an older tree as well, which has no gateway.
+All parts are real except the data plane. It also runs with the code of an older commit, without a gateway.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _ACCOUNT = "deployer@mcpfleet-local.iam.gserviceaccount.com"
 
 
 class _Plane:
-    """Runs one service, whose instance is there already."""
+    """A data plane with one service and one running instance."""
 
     def __init__(self, port: int, make: Callable[[], HttpUpstream]) -> None:
         self._port = port
@@ -75,7 +75,7 @@ class _Lease:
 async def _serve(folder: Path, port: int, server: tuple[str, int], gateway: str) -> None:
     make: Callable[[], HttpUpstream] = lambda: HttpUpstream(*server)  # noqa: E731
     if gateway:
-        dial = await _gateway(folder, gateway)
+        dial = await _start_gateway(folder, gateway)
         make = lambda: HttpUpstream(*server, dial=dial)  # noqa: E731
     listeners = Listeners()
     if not listeners.open(port):
@@ -105,15 +105,15 @@ async def _serve(folder: Path, port: int, server: tuple[str, int], gateway: str)
     await asyncio.Event().wait()
 
 
-async def _gateway(folder: Path, python: str) -> Callable[[str, int], Awaitable[Any]]:
-    """The gateway's program as a process on loopback; how containers are reached through it."""
+async def _start_gateway(folder: Path, python: str) -> Callable[[str, int], Awaitable[Any]]:
+    """Start the gateway's program as a process on loopback; returns the function that connects through it."""
     from mcpfleet_local_cloud.gateway import program
     from mcpfleet_local_cloud.gateway.container import Settings as GatewaySettings
     from mcpfleet_local_cloud.gateway.tunnel import Tunnel
 
     with ExitStack() as stack:
-        taken = [stack.enter_context(socket.create_server(("", 0))) for _ in range(5)]
-        tunnel_port, registry, names, *web = (one.getsockname()[1] for one in taken)
+        sockets = [stack.enter_context(socket.create_server(("", 0))) for _ in range(5)]
+        tunnel_port, registry, names, *web = (listener.getsockname()[1] for listener in sockets)
     settings = GatewaySettings(
         networks=("127.0.0.0/16",),
         gateway_network="127.0.0.1/32",
@@ -126,7 +126,7 @@ async def _gateway(folder: Path, python: str) -> Callable[[str, int], Awaitable[
     with tarfile.open(fileobj=io.BytesIO(program.create_archive(key, settings))) as tar:
         tar.extractall(folder / "gateway", filter="data")
     command = [python, *program.COMMAND[1:-1], str(folder / "gateway")]
-    print(await asyncio.to_thread(_start, command), flush=True)
+    print(await asyncio.to_thread(_start_process, command), flush=True)
 
     async def accept(*_: object) -> None: ...
 
@@ -138,8 +138,8 @@ async def _gateway(folder: Path, python: str) -> Callable[[str, int], Awaitable[
     return tunnel.dial
 
 
-def _start(command: list[str]) -> int:
-    """Start the gateway; its process's number, once it listens."""
+def _start_process(command: list[str]) -> int:
+    """Start the gateway; returns its process id when it listens."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     if process.stderr is not None:
         process.stderr.readline()

@@ -1,4 +1,4 @@
-"""The container behind the ingress that is measured: answers each request with the same bytes at once."""
+"""The server behind the measured ingress, which responds to each request with the same bytes."""
 
 import asyncio
 import sys
@@ -11,20 +11,20 @@ _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length:
 
 class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
-        self._held = b""
+        self._buffer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self._held += data
-        while (end := self._held.find(b"\r\n\r\n")) >= 0:
-            head = self._held[:end].lower()
-            at = head.find(b"\r\ncontent-length:")
-            length = int(head[at + 17 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-            if len(self._held) < end + 4 + length:
+        self._buffer += data
+        while (end := self._buffer.find(b"\r\n\r\n")) >= 0:
+            head = self._buffer[:end].lower()
+            position = head.find(b"\r\ncontent-length:")
+            length = int(head[position + 17 :].split(b"\r\n", 1)[0]) if position >= 0 else 0
+            if len(self._buffer) < end + 4 + length:
                 return
-            self._held = self._held[end + 4 + length :]
+            self._buffer = self._buffer[end + 4 + length :]
             self._transport.write(_ANSWER)
 
 

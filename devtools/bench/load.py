@@ -1,4 +1,4 @@
-"""Load for an MCP endpoint: so many connections, one call after the other on each, every answer looked at."""
+"""Load for an MCP endpoint: several connections with sequential calls, whose responses are checked."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,13 @@ _PREFIX: Final = "io.modelcontextprotocol/"
 
 
 @dataclass(frozen=True)
-class Answer:
-    """An HTTP answer and the JSON-RPC message in it.
+class Response:
+    """An HTTP response and its JSON-RPC message.
 
     Attributes:
-        status: HTTP's.
-        headers: By lower-case name.
-        message: The last message of the body; None if there is none.
+        status: The HTTP status.
+        headers: The headers by lower-case name.
+        message: The last message in the body; None if there is none.
     """
 
     status: int
@@ -28,14 +28,14 @@ class Answer:
     message: dict[str, Any] | None
 
     def text(self) -> str | None:
-        """The text of a tool's result that is no error, else None."""
+        """The text of a tool's result; None if it is an error."""
         result = (self.message or {}).get("result", {})
         if result.get("isError") or not result.get("content"):
             return None
         return result["content"][0].get("text")
 
-    def complaint(self) -> str:
-        """What an answer that failed says about it; empty if it says nothing."""
+    def error_text(self) -> str:
+        """The error message of a failed response; empty if it has none."""
         message = self.message or {}
         if "error" in message:
             return str(message["error"].get("message", ""))
@@ -45,12 +45,12 @@ class Answer:
 
 @dataclass
 class Figures:
-    """What a load came to.
+    """The figures of a load.
 
     Attributes:
-        seconds: How long it lasted.
-        times: Seconds of each call that was answered as it should be.
-        wrong: Calls that were not, by what was wrong.
+        seconds: The duration of the load.
+        times: The seconds of each successful call.
+        wrong: The number of failed calls, by problem.
     """
 
     seconds: float = 0.0
@@ -59,17 +59,17 @@ class Figures:
 
     @property
     def rate(self) -> float:
-        """Answered calls in a second."""
+        """Successful calls per second."""
         return len(self.times) / self.seconds if self.seconds else 0.0
 
     def percentile(self, share: float) -> float:
-        """Milliseconds below which so large a share of the calls stayed."""
+        """The time in milliseconds that the given share of the calls stayed below."""
         ordered = sorted(self.times) or [float("nan")]
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
 
 
 def tool_call(tool: str, arguments: dict[str, Any], identity: int, *, modern: bool) -> tuple[Any, dict[str, str]]:
-    """The message of a call, and the headers that go with it."""
+    """The message of a tool call and its HTTP headers."""
     params: dict[str, Any] = {"name": tool, "arguments": arguments}
     headers = {"mcp-protocol-version": _LEGACY}
     if modern:
@@ -79,7 +79,7 @@ def tool_call(tool: str, arguments: dict[str, Any], identity: int, *, modern: bo
 
 
 class Client:
-    """One connection, kept, to one endpoint."""
+    """A client with one persistent connection to an endpoint."""
 
     def __init__(self, url: str, *, modern: bool, stateful: bool = False) -> None:
         self._url = urlsplit(url)
@@ -88,16 +88,16 @@ class Client:
         self._session: str | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
-    async def call(self, tool: str, arguments: dict[str, Any], identity: int = 1) -> Answer:
+    async def call(self, tool: str, arguments: dict[str, Any], identity: int = 1) -> Response:
         """Call a tool.
 
         Raises:
             OSError: The connection broke.
-            asyncio.IncompleteReadError: The answer is not whole.
-            ValueError: The answer is no JSON.
+            asyncio.IncompleteReadError: The response is incomplete.
+            ValueError: The response is not JSON.
         """
         if self._stateful and self._session is None:
-            await self._begin()
+            await self._begin_session()
         message, headers = tool_call(tool, arguments, identity, modern=self._modern)
         if self._session:
             headers["mcp-session-id"] = self._session
@@ -106,17 +106,17 @@ class Client:
             self._session = None
         return answer
 
-    async def _begin(self) -> None:
+    async def _begin_session(self) -> None:
         info = {"name": "bench", "version": "1"}
         params = {"protocolVersion": _LEGACY, "capabilities": {}, "clientInfo": info}
         answer = await self._post({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}, {})
         self._session = answer.headers.get("mcp-session-id")
         if self._session is None:
-            raise ConnectionError(f"no session: {answer.status} {answer.complaint()}")
+            raise ConnectionError(f"no session: {answer.status} {answer.error_text()}")
         headers = {"mcp-session-id": self._session, "mcp-protocol-version": _LEGACY}
         await self._post({"jsonrpc": "2.0", "method": "notifications/initialized"}, headers)
 
-    async def _post(self, message: dict[str, Any], headers: dict[str, str]) -> Answer:
+    async def _post(self, message: dict[str, Any], headers: dict[str, str]) -> Response:
         body = json.dumps(message).encode()
         lines = [
             f"POST {self._url.path} HTTP/1.1",
@@ -137,7 +137,7 @@ class Client:
             raise
 
     async def close(self) -> None:
-        """Close the connection; the next call opens another."""
+        """Close the connection; the next call opens a new one."""
         if self._streams is not None:
             _, writer = self._streams
             self._streams = None
@@ -146,7 +146,7 @@ class Client:
                 await writer.wait_closed()
 
 
-async def _read(reader: asyncio.StreamReader) -> Answer:
+async def _read(reader: asyncio.StreamReader) -> Response:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     pairs = (line.partition(":") for line in head[1:] if line)
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
@@ -162,23 +162,23 @@ async def _read(reader: asyncio.StreamReader) -> Answer:
     if headers.get("content-type", "").startswith("text/event-stream"):
         events = [line[5:].strip() for line in body.splitlines() if line.startswith(b"data:")]
         events = [event for event in events if event.startswith(b"{")]
-        return Answer(status, headers, json.loads(events[-1]) if events else None)
+        return Response(status, headers, json.loads(events[-1]) if events else None)
     try:
-        return Answer(status, headers, json.loads(body) if body else None)
+        return Response(status, headers, json.loads(body) if body else None)
     except ValueError:
-        return Answer(status, headers, None)
+        return Response(status, headers, None)
 
 
 async def load(url: str, *, connections: int, seconds: float, modern: bool, stateful: bool) -> Figures:
-    """Call `add` over and over on so many connections at once."""
+    """Call `add` repeatedly on several connections for a number of seconds."""
     figures = Figures()
     clients = [Client(url, modern=modern, stateful=stateful) for _ in range(connections)]
     for client in clients:
-        await client.call("add", {"a": 1, "b": 2})  # sessions and connections are not what is measured
-    began = time.perf_counter()
+        await client.call("add", {"a": 1, "b": 2})  # opens sessions and connections before the measurement
+    started = time.perf_counter()
 
-    async def one(number: int, client: Client) -> None:
-        while (start := time.perf_counter()) - began < seconds:
+    async def call_repeatedly(number: int, client: Client) -> None:
+        while (start := time.perf_counter()) - started < seconds:
             number += connections
             try:
                 answer = await client.call("add", {"a": number, "b": 1}, number)
@@ -188,11 +188,11 @@ async def load(url: str, *, connections: int, seconds: float, modern: bool, stat
             if answer.text() == str(number + 1) and (answer.message or {}).get("id") == number:
                 figures.times.append(time.perf_counter() - start)
             else:
-                problem = f"{answer.status} {answer.complaint()[:80]}"
+                problem = f"{answer.status} {answer.error_text()[:80]}"
                 figures.wrong[problem] = figures.wrong.get(problem, 0) + 1
 
-    await asyncio.gather(*(one(number, client) for number, client in enumerate(clients)))
-    figures.seconds = time.perf_counter() - began
+    await asyncio.gather(*(call_repeatedly(number, client) for number, client in enumerate(clients)))
+    figures.seconds = time.perf_counter() - started
     for client in clients:
         await client.close()
     return figures

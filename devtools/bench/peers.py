@@ -1,4 +1,4 @@
-"""The bridges that are measured beside ours: how each is installed, and how each is started for a stdio server."""
+"""The bridges to compare: how to install each, and how to start it with a stdio server."""
 
 import json
 import os
@@ -18,7 +18,7 @@ import uvicorn
 from fastmcp.server import create_proxy
 
 command, *args = sys.argv[2:]
-# Without mode="auto" the shared process is killed whenever clients of the two eras take turns.
+# Without mode="auto", the shared process is killed whenever clients with old and new protocol versions alternate.
 proxy = create_proxy({"mcpServers": {"server": {"command": command, "args": args}}}, mode="auto")
 app = proxy.http_app(path="/mcp", stateless_http=True)
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", access_log=False)
@@ -27,16 +27,16 @@ uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", acc
 
 @dataclass(frozen=True)
 class Peer:
-    """One bridge.
+    """A bridge to measure.
 
     Attributes:
-        name: What the table calls it.
-        command: Its command line, for a port and a stdio server's.
-        path: Where it serves MCP.
-        modern: Whether it speaks 2026-07-28.
+        name: The name in the table.
+        command: Returns its command line for a port and a stdio server's command line.
+        path: The path of its MCP endpoint.
+        modern: Whether it supports protocol version 2026-07-28.
         stateful: Whether it is measured with a session for each client.
-        environment: Variables that it wants.
-        directory: Where it is started.
+        environment: Returns its environment variables.
+        directory: The folder to start it in.
     """
 
     name: str
@@ -48,8 +48,8 @@ class Peer:
     directory: Path | None = None
 
 
-def ours(root: Path, pool: int) -> Peer:
-    """The bridge of a checkout, on the packages that are installed here."""
+def our_bridge(root: Path, pool: int) -> Peer:
+    """The bridge of a checkout, with the installed packages of this environment."""
     packages = root / "packages"
     return Peer(
         name=f"mcpfleet-bridge, {pool} process{'es' if pool > 1 else ''}",
@@ -65,19 +65,19 @@ def ours(root: Path, pool: int) -> Peer:
     )
 
 
-def installed(place: Path, uv: Path | str) -> list[Peer]:
-    """The others, at the versions of docs/benchmarks.md, installed once below *place*.
+def install_peers(place: Path, uv: Path | str) -> list[Peer]:
+    """Install the other bridges below *place*, unless they are there, in the versions of docs/benchmarks.md.
 
     Raises:
-        SetupError: One can't be installed.
+        SetupError: A bridge can't be installed.
     """
     place.mkdir(parents=True, exist_ok=True)
     proxy, fast, gateway = place / "mcp-proxy-0.13.0", place / "fastmcp-4.1.2", place / "supergateway-4.0.0"
-    _python(proxy, uv, ["mcp-proxy==0.13.0"])
-    _python(fast, uv, ["fastmcp==4.1.2", "uvicorn"])
+    _install_python_packages(proxy, uv, ["mcp-proxy==0.13.0"])
+    _install_python_packages(fast, uv, ["fastmcp==4.1.2", "uvicorn"])
     if not (gateway / "done").exists():
         if shutil.which("npm") is None:
-            raise SetupError("npm is not there, and supergateway comes from npm.", "install Node.js 20 or newer.")
+            raise SetupError("supergateway needs npm, which is missing.", "install Node.js 20 or newer.")
         _run(["npm", "install", "--silent", "--no-audit", "--prefix", str(gateway), "supergateway@4.0.0"])
         (gateway / "done").touch()
     program = place / "fastmcp_proxy.py"
@@ -110,7 +110,7 @@ def installed(place: Path, uv: Path | str) -> list[Peer]:
     ]
 
 
-def _python(place: Path, uv: Path | str, packages: Sequence[str]) -> None:
+def _install_python_packages(place: Path, uv: Path | str, packages: Sequence[str]) -> None:
     if not (place / "done").exists():
         _run([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(place)])
         _run([str(uv), "pip", "install", "--quiet", "--python", str(place / "bin" / "python"), *packages])
@@ -118,9 +118,9 @@ def _python(place: Path, uv: Path | str, packages: Sequence[str]) -> None:
 
 
 def _run(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
-    if done.returncode:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    if result.returncode:
         raise SetupError(
-            f"{' '.join(command)} failed:\n{done.stderr.strip()[-2000:]}",
+            f"{' '.join(command)} failed:\n{result.stderr.strip()[-2000:]}",
             "check that the package registries can be reached, then run it again.",
         )

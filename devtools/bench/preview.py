@@ -1,10 +1,10 @@
-"""One preview in a process of its own, for `./dev bench fleet`.
+"""One preview in its own process, for `./dev bench fleet`.
 
 `python -m devtools.bench.preview ROOT STATE PORT PULUMI`.
 
-The environment is the engine's. It prints one line of JSON: the seconds of the preview, the CPU seconds of this
-process (the program's own share: the engine and the plugins are others), the most memory that it had, in MiB, and how
-many resources the preview would create.
+It needs the engine's environment. It prints one line of JSON: the seconds of the preview, the CPU seconds of this
+process (only the program's, since the engine and the plugins are other processes), its maximum memory in MiB, and the
+number of resources to create.
 """
 
 import json
@@ -26,16 +26,16 @@ def main(root: str, state: str, port: str, pulumi: str) -> None:
     engine = PulumiStack(
         CloudFolder(root=Path(root), state=Path(state), port=int(port)), Path(pulumi), dict(os.environ)
     )
-    began = time.perf_counter()
+    started = time.perf_counter()
     with Phases(Console(quiet=True)).phase("preview") as step:
         outcome = engine.preview(step)
-    used = resource.getrusage(resource.RUSAGE_SELF)
+    usage = resource.getrusage(resource.RUSAGE_SELF)
     print(
         json.dumps(
             {
-                "seconds": time.perf_counter() - began,
-                "cpu": used.ru_utime + used.ru_stime,
-                "memory": used.ru_maxrss / 1024,  # Linux counts it in KiB
+                "seconds": time.perf_counter() - started,
+                "cpu": usage.ru_utime + usage.ru_stime,
+                "memory": usage.ru_maxrss / 1024,  # Linux counts it in KiB
                 "resources": outcome.changes.get("create", 0),
             }
         )

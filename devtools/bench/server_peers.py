@@ -1,4 +1,4 @@
-"""The servers that `./dev bench server` compares, made ready to run."""
+"""Builds and installs the servers that `./dev bench server` compares."""
 
 import subprocess
 from collections.abc import Mapping
@@ -21,16 +21,16 @@ _BOTH: Final = ("modern", "legacy")
 
 @dataclass(frozen=True)
 class Server:
-    """One server, ready to run.
+    """A server that is ready to run.
 
     Attributes:
-        title: What it is.
-        image: The image that it runs in.
-        command: What runs in it.
-        mounts: Folders and files of this machine, and where the container sees them.
-        environment: Its variables.
-        eras: The eras of the protocol that it speaks.
-        megabytes: What it adds to the base image.
+        title: The title in the tables.
+        image: The image to run.
+        command: The command in the container.
+        mounts: The paths in the container of folders and files of this machine.
+        environment: The environment variables.
+        protocols: The protocol versions that it supports: `modern` (2026-07-28), `legacy` (2025-11-25).
+        megabytes: The size that it adds to the base image.
     """
 
     title: str
@@ -39,17 +39,17 @@ class Server:
     mounts: Mapping[Path, str]
     megabytes: float
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
-    eras: tuple[str, ...] = _BOTH
+    protocols: tuple[str, ...] = _BOTH
 
 
-def gather(phases: Phases, prepared: PreparedMachine) -> list[Server]:
-    """Build and install what is needed; it stays in the cache.
+def prepare_servers(phases: Phases, prepared: PreparedMachine) -> list[Server]:
+    """Build and install all servers, in the cache.
 
     Raises:
-        SetupError: Something can't be had here.
+        SetupError: A server can't be built or installed.
     """
     host, paths, base = ThisHost(), prepared.paths, prepared.base_image
-    ours = ours_of(prepared, paths.root)
+    our_reference = our_server(prepared, paths.root)
     with phases.phase("Python peers"):
         python = find_python_peers(host, paths, _BASE_PYTHON)
         _compile(prepared, python)
@@ -63,73 +63,96 @@ def gather(phases: Phases, prepared: PreparedMachine) -> list[Server]:
         "node": _node_megabytes(node.folder, node.node),
         "go": go.stat().st_size / 1e6,
     }
-    on_python = {_PEERS: "/bench", python: "/peer"}
-    on_node = {_PEERS: "/bench", node.folder / "node_modules": "/node_modules", node.node: "/usr/local/bin/node"}
-    paths_of = {"PYTHONPATH": "/peer", "PYTHONDONTWRITEBYTECODE": "1"}
-    fast = ("python3", "/bench/fast.py")
-    sdk = ("python3", "/bench/sdk.py")
-    json_alone = {"MODE": "json"}
+    python_mounts = {_PEERS: "/bench", python: "/peer"}
+    node_mounts = {_PEERS: "/bench", node.folder / "node_modules": "/node_modules", node.node: "/usr/local/bin/node"}
+    python_environment = {"PYTHONPATH": "/peer", "PYTHONDONTWRITEBYTECODE": "1"}
+    fastmcp_command = ("python3", "/bench/fast.py")
+    sdk_command = ("python3", "/bench/sdk.py")
+    json_only = {"MODE": "json"}
     return [
-        ours,
+        our_reference,
         Server(
             "FastMCP on our hosting",
-            ours.image,
-            (ours.command[0], "/bench/fast.py"),
+            our_reference.image,
+            (our_reference.command[0], "/bench/fast.py"),
             {**package, python: "/peer"},
-            ours.megabytes + sizes["python"],
+            our_reference.megabytes + sizes["python"],
             {"PYTHONPATH": "/app:/peer", "HOSTED": "1"},
         ),
-        Server(FASTMCP, base, fast, on_python, sizes["python"], paths_of),
-        Server("FastMCP 4.1, JSON alone", base, fast, on_python, sizes["python"], {**paths_of, **json_alone}),
-        Server("official MCPServer 2.3, streams", base, sdk, on_python, sizes["python"], paths_of),
-        Server("official MCPServer 2.3, JSON alone", base, sdk, on_python, sizes["python"], {**paths_of, **json_alone}),
-        Server("TypeScript 2.4, streams", base, ("node", "/bench/typescript_v2.mjs"), on_node, sizes["node"]),
+        Server(FASTMCP, base, fastmcp_command, python_mounts, sizes["python"], python_environment),
         Server(
-            "TypeScript 2.4, JSON alone", base, ("node", "/bench/typescript_v2.mjs"), on_node, sizes["node"], json_alone
+            "FastMCP 4.1, JSON alone",
+            base,
+            fastmcp_command,
+            python_mounts,
+            sizes["python"],
+            {**python_environment, **json_only},
+        ),
+        Server(
+            "official MCPServer 2.3, streams", base, sdk_command, python_mounts, sizes["python"], python_environment
+        ),
+        Server(
+            "official MCPServer 2.3, JSON alone",
+            base,
+            sdk_command,
+            python_mounts,
+            sizes["python"],
+            {**python_environment, **json_only},
+        ),
+        Server("TypeScript 2.4, streams", base, ("node", "/bench/typescript_v2.mjs"), node_mounts, sizes["node"]),
+        Server(
+            "TypeScript 2.4, JSON alone",
+            base,
+            ("node", "/bench/typescript_v2.mjs"),
+            node_mounts,
+            sizes["node"],
+            json_only,
         ),
         Server(
             "TypeScript 1.32, JSON alone",
             base,
             ("node", "/bench/typescript_v1.mjs"),
-            on_node,
+            node_mounts,
             sizes["node"],
-            json_alone,
+            json_only,
             ("legacy",),
         ),
         Server("Go 1.8, streams", base, ("/go",), {go: "/go"}, sizes["go"], {"GOMAXPROCS": "1"}),
-        Server("Go 1.8, JSON alone", base, ("/go",), {go: "/go"}, sizes["go"], {"GOMAXPROCS": "1", **json_alone}),
+        Server("Go 1.8, JSON alone", base, ("/go",), {go: "/go"}, sizes["go"], {"GOMAXPROCS": "1", **json_only}),
     ]
 
 
-def ours_of(prepared: PreparedMachine, root: Path, image: str = _IMAGE) -> Server:
-    """The reference server's hosting layer as it is in a checkout.
+def our_server(prepared: PreparedMachine, root: Path, image: str = _IMAGE) -> Server:
+    """The reference server's hosting layer of a checkout.
 
     Raises:
-        SetupError: Its image can't be built.
+        SetupError: The image can't be built.
     """
     _build(prepared, root, image)
     command = ("/opt/venv/bin/python", "-m", "bench.ours")
     peers = root / "devtools" / "bench" / "servers"
-    return Server(OURS, image, command, {peers: "/app/bench"}, _added(prepared, image, prepared.base_image))
+    return Server(OURS, image, command, {peers: "/app/bench"}, _added_megabytes(prepared, image, prepared.base_image))
 
 
 def _build(prepared: PreparedMachine, root: Path, image: str) -> None:
     build = ["docker", "build", "--quiet", "--network", "host", "--tag", image]
     build += ["--build-arg", f"BASE_IMAGE={prepared.base_image}"]
     build += ["--file", str(root / "mcp_server" / "Dockerfile"), str(root)]
-    done = subprocess.run(build, env=prepared.environment(), check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise SetupError(f"docker build failed: {done.stderr.strip()}", "mend what it names, then run it again.")
+    result = subprocess.run(build, env=prepared.environment(), check=False, capture_output=True, text=True)
+    if result.returncode:
+        raise SetupError(
+            f"docker build failed: {result.stderr.strip()}", "fix what the message names, then run it again."
+        )
 
 
 def _compile(prepared: PreparedMachine, packages: Path) -> None:
-    """Compile as an image would; otherwise a peer's start would be that of its compiler."""
+    """Compile the packages to bytecode, as in an image, so that the start of a peer doesn't include compilation."""
     command = ["python3", "-m", "compileall", "-q", "-j", "2", "/peer"]
     volumes = {str(packages): {"bind": "/peer", "mode": "rw"}}
     prepared.docker.containers.run(prepared.base_image, command, remove=True, volumes=volumes, user="0")
 
 
-def _added(prepared: PreparedMachine, image: str, base: str) -> float:
+def _added_megabytes(prepared: PreparedMachine, image: str, base: str) -> float:
     images: Any = prepared.docker.images
     return (images.get(image).attrs["Size"] - images.get(base).attrs["Size"]) / 1e6
 

@@ -1,7 +1,7 @@
-"""The bridge's endurance: many calls, a server that crashes, clients that vanish; and what is left afterwards.
+"""The endurance test of the bridge: many calls, a server that crashes, and clients that hang up.
 
-Every call carries a text of its own and must come back with it, or with an error that says why. Before and
-after, the bridge's processes, descriptors and memory are counted.
+Every call has its own text, and must return it or an error with a reason. The test counts the bridge's processes,
+descriptors and memory before and after.
 """
 
 import asyncio
@@ -17,17 +17,17 @@ import httpx2
 from devtools.bench.load import tool_call
 
 _HEADERS: Final = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-_KNOWN: Final = ("process ended before it answered", "Too many calls wait")
+_EXPECTED_REASONS: Final = ("process ended before it answered", "Too many calls wait")
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a bridge holds.
+    """The resources of a bridge.
 
     Attributes:
-        children: Processes that descend from it.
-        descriptors: Its open files.
-        memory: Its resident memory, in KiB.
+        children: The number of its descendant processes.
+        descriptors: The number of its open files.
+        memory: Its resident memory in KiB.
     """
 
     children: int
@@ -37,7 +37,7 @@ class Footprint:
 
 @dataclass
 class Result:
-    """What a soak came to."""
+    """The result of an endurance test."""
 
     calls: int = 0
     answered: int = 0
@@ -45,45 +45,49 @@ class Result:
     seconds: float = 0.0
     failures: Counter[str] = field(default_factory=Counter[str])
     wrong: list[str] = field(default_factory=list[str])
-    """Answers that were not the call's own, and failures without a reason: there may be none."""
+    """Responses of other calls, and failures without a reason; must be empty."""
 
 
 def footprint(process: int) -> Footprint:
-    """Count what the process holds now."""
+    """Count the current resources of the process."""
     status = Path(f"/proc/{process}/status").read_text()
     memory = int(status.partition("VmRSS:")[2].split()[0])
     return Footprint(len(descendants(process)), len(list(Path(f"/proc/{process}/fd").iterdir())), memory)
 
 
 def descendants(process: int) -> list[int]:
-    """Every process that descends from *process*, zombies included."""
+    """The ids of all descendants of *process*, including zombies."""
     parents: dict[int, int] = {}
     for place in Path("/proc").glob("[0-9]*"):
         try:
             parents[int(place.name)] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
         except OSError:
             continue
-    found = [process]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found[1:]
+    pids = [process]
+    for pid in pids:
+        pids += [child for child, parent in parents.items() if parent == pid]
+    return pids[1:]
 
 
-async def soak(url: str, *, calls: int, clients: int = 16, crash_every: int = 100, vanish: int = 50) -> Result:
-    """Make so many calls.
+async def soak(url: str, *, calls: int, clients: int = 16, crash_every: int = 100, hang_up_count: int = 50) -> Result:
+    """Make *calls* calls.
 
     Args:
-        url: The bridge's MCP endpoint, before a server that has the tools of `devtools/bench/stdio_server.py`.
-        calls: How many, in all.
-        clients: How many at once; every second one speaks the newer revision.
-        crash_every: Each so many calls, one makes the server crash.
-        vanish: How many clients hang up in the middle of a call, spread over the whole.
+        url: The MCP endpoint of a bridge whose server has the tools of `devtools/bench/stdio_server.py`.
+        calls: The number of calls of all clients.
+        clients: The number of concurrent clients; every second one uses the newest protocol version.
+        crash_every: The number of calls of which one crashes the server.
+        hang_up_count: The number of hang-ups during a call, spread over the test.
     """
     result, numbers = Result(), iter(range(calls))
-    hang_ups = {round((index + 0.5) * calls / vanish) for index in range(vanish)} if vanish else set[int]()
-    began = time.monotonic()
+    hang_ups = (
+        {round((index + 0.5) * calls / hang_up_count) for index in range(hang_up_count)}
+        if hang_up_count
+        else set[int]()
+    )
+    started = time.monotonic()
 
-    async def client(name: int) -> None:
+    async def run_client(name: int) -> None:
         async with httpx2.AsyncClient(timeout=120, trust_env=False) as http:
             for number in numbers:
                 result.calls += 1
@@ -92,14 +96,14 @@ async def soak(url: str, *, calls: int, clients: int = 16, crash_every: int = 10
                     result.vanished += 1
                     continue
                 tool = "crash" if number % crash_every == crash_every - 1 else "echo"
-                await _one(http, url, name, number, tool, result)
+                await _make_call(http, url, name, number, tool, result)
 
-    await asyncio.gather(*(client(name) for name in range(clients)))
-    result.seconds = time.monotonic() - began
+    await asyncio.gather(*(run_client(name) for name in range(clients)))
+    result.seconds = time.monotonic() - started
     return result
 
 
-async def _one(http: httpx2.AsyncClient, url: str, name: int, number: int, tool: str, result: Result) -> None:
+async def _make_call(http: httpx2.AsyncClient, url: str, name: int, number: int, tool: str, result: Result) -> None:
     text = f"client {name} call {number}"
     message, headers = _request(name, tool, {} if tool == "crash" else {"text": text})
     try:
@@ -119,7 +123,7 @@ async def _one(http: httpx2.AsyncClient, url: str, name: int, number: int, tool:
     elif "error" in answer:
         reason = str(answer["error"]["message"])
         result.failures[reason] += 1
-        if not any(known in reason for known in _KNOWN):
+        if not any(expected in reason for expected in _EXPECTED_REASONS):
             result.wrong.append(f"{text}: {reason}")
     elif answer["result"]["content"][0]["text"] != text:
         result.wrong.append(f"{text}: the answer is {answer['result']['content'][0]['text']!r}")
@@ -128,7 +132,7 @@ async def _one(http: httpx2.AsyncClient, url: str, name: int, number: int, tool:
 
 
 async def _hang_up(url: str, name: int, number: int) -> None:
-    """Send a call that takes long, and close the connection without a word."""
+    """Send a slow call, and abort the connection."""
     target = httpx2.URL(url)
     reader, writer = await asyncio.open_connection(target.host, target.port)
     message, headers = _request(name, "slow", {"seconds": 30, "text": f"vanished {number}"})
@@ -142,6 +146,6 @@ async def _hang_up(url: str, name: int, number: int) -> None:
 
 
 def _request(name: int, tool: str, arguments: dict[str, Any]) -> tuple[bytes, dict[str, str]]:
-    # Every client uses one and the same id all the time.
+    # A client uses the same id for all its calls.
     message, headers = tool_call(tool, arguments, name, modern=bool(name % 2))
     return json.dumps(message).encode(), {**_HEADERS, **headers}

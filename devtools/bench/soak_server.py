@@ -1,4 +1,4 @@
-"""The stdio server of the soak: by the standard library alone, so that it is there again at once after a crash."""
+"""The stdio server of the endurance test; it uses only the standard library, to restart fast after a crash."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def _call(number: int, tool: str, arguments: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Answer each line until there are no more."""
+    """Respond to each line of stdin."""
     info = {"name": "soak", "version": "1"}
     greeting: dict[str, Any] = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": info}
     for line in sys.stdin:

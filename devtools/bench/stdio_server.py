@@ -1,4 +1,4 @@
-"""The stdio server that the bridge's benchmark and soak put behind every bridge: small tools on the official SDK."""
+"""The stdio server for the bridge benchmarks, with small tools on the official SDK."""
 
 import asyncio
 import os
@@ -17,26 +17,26 @@ def add(a: int, b: int) -> int:
 
 @server.tool()
 def echo(text: str) -> str:
-    """Give a text back."""
+    """Return a text unchanged."""
     return text
 
 
 @server.tool()
 def pid() -> int:
-    """The process that answers."""
+    """Return the id of the server's process."""
     return os.getpid()
 
 
 @server.tool()
 async def slow(seconds: float, text: str = "") -> str:
-    """Answer after a while."""
+    """Return a text after some seconds."""
     await asyncio.sleep(seconds)
     return text
 
 
 @server.tool()
 async def steps(count: int, ctx: Context) -> int:
-    """Report progress so many times."""
+    """Report progress a number of times."""
     for step in range(count):
         await ctx.report_progress(step, count, f"step {step}")
     return count
@@ -44,7 +44,7 @@ async def steps(count: int, ctx: Context) -> int:
 
 @server.tool()
 def stray(text: str) -> str:
-    """Print to stdout, which is the protocol's."""
+    """Print to stdout, which is reserved for the protocol."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
     return text

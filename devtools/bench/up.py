@@ -1,7 +1,7 @@
-"""`./dev bench up`: each phase of a deployment, beside what Docker alone needs for the same images.
+"""`./dev bench up`: measures each phase of a deployment, compared with Docker alone for the same image.
 
-Runs on a cloud of its own (`.mcpfleet/bench`, another port), so that a deployed stack is left alone. Caches are warm:
-the images were built before, and the base image's layers are in the registry.
+It uses a separate local cloud (`.mcpfleet/bench`, another port), so that it doesn't touch a deployed stack. Caches are
+warm: the images were built before, and the base image's layers are in the registry.
 """
 
 import shutil
@@ -27,8 +27,8 @@ from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import PreparedMachine
 
 
-def copy_of(place: CloudFolder, name: str) -> Path:
-    """A copy of *place*'s program, in a folder of its state for the measurement *name*."""
+def copy_program(place: CloudFolder, name: str) -> Path:
+    """Copy the program of *place* into a folder of its state for the benchmark *name*."""
     root = place.state / f"bench-{name}-program"
     shutil.rmtree(root, ignore_errors=True)
     leave_out = shutil.ignore_patterns(".git", ".venv", ".mcpfleet", "__pycache__", ".*_cache", ".hypothesis", "tests")
@@ -50,17 +50,17 @@ _ROWS = {
 
 
 def bench_up(phases: Phases, place: CloudFolder, prepared: PreparedMachine, runs: int) -> None:
-    """Measure *runs* whole cycles and print the medians, in seconds."""
+    """Measure *runs* complete cycles, and print the medians in seconds."""
     console = phases.console
-    bench = replace(place, root=copy_of(place, "up"), state=place.state / "bench", port=place.port + 100)
+    bench = replace(place, root=copy_program(place, "up"), state=place.state / "bench", port=place.port + 100)
     samples: Samples = {row: [] for row in _ROWS}
     quiet = Phases(Console(quiet=True))
     overhead = ""
     try:
-        _cycle(quiet, bench, prepared, {row: [] for row in _ROWS}, last=False)  # warms every cache
+        _run_cycle(quiet, bench, prepared, {row: [] for row in _ROWS}, last=False)  # warms every cache
         for number in range(runs):
             with phases.phase(f"Run {number + 1} of {runs}"):
-                overhead = _cycle(quiet, bench, prepared, samples, last=number == runs - 1)
+                overhead = _run_cycle(quiet, bench, prepared, samples, last=number == runs - 1)
     finally:
         stack.destroy(quiet, bench, prepared, force=True)
         shutil.rmtree(bench.root)
@@ -68,36 +68,36 @@ def bench_up(phases: Phases, place: CloudFolder, prepared: PreparedMachine, runs
     console.print(f"\nThe local cloud's own share of a request, {overhead}")
 
 
-def _cycle(phases: Phases, place: CloudFolder, prepared: PreparedMachine, samples: Samples, *, last: bool) -> str:
+def _run_cycle(phases: Phases, place: CloudFolder, prepared: PreparedMachine, samples: Samples, *, last: bool) -> str:
     with ExitStack() as deployment:
-        with _timed(samples["cloud"]):
+        with _record_seconds(samples["cloud"]):
             engine = deployment.enter_context(stack.start_cloud(phases, place, prepared))
         stack.publish_base_image(phases, place, prepared)
-        with _timed(samples["up"]):
+        with _record_seconds(samples["up"]):
             servers = stack.deploy(phases, engine).outputs["servers"]
-        with _timed(samples["verify"]):
+        with _record_seconds(samples["verify"]):
             stack.verify_servers(phases, place, servers)
-        with _timed(samples["same"]):
+        with _record_seconds(samples["same"]):
             unchanged = stack.deploy(phases, engine)
         if unchanged.changed_urns:
             raise SetupError(
                 f"A second up, with nothing edited, changed {', '.join(unchanged.changed_urns)}.",
-                "find out why first: figures of such a stack mean nothing.",
+                "find out why first; the figures of such a stack can't be compared.",
             )
         overhead = measure_overhead(place, prepared, servers["reference"]) if last else ""
         source = place.root / "mcp_server" / "app.py"
         source.write_text(source.read_text(encoding="utf-8") + f"# {time.time_ns()}\n", encoding="utf-8")
-        with _timed(samples["edit"]):
+        with _record_seconds(samples["edit"]):
             stack.deploy(phases, engine)
-    with _timed(samples["docker"]):
-        _docker_alone(place, prepared)
-    with _timed(samples["down"]):
+    with _record_seconds(samples["docker"]):
+        _run_with_docker_alone(place, prepared)
+    with _record_seconds(samples["down"]):
         stack.destroy(phases, place, prepared)
     return overhead
 
 
-def _docker_alone(place: CloudFolder, prepared: PreparedMachine) -> None:
-    """What a person would type: build, push to the same registry, run, wait for an answer."""
+def _run_with_docker_alone(place: CloudFolder, prepared: PreparedMachine) -> None:
+    """Build with Docker, push to the same registry, run the image, and wait for a response."""
     reference = f"{inventory(place)['registry']}/us/mcpfleet-public/images/docker-alone:{time.time_ns()}"
     source = place.root / "mcp_server" / "app.py"
     source.write_text(source.read_text(encoding="utf-8") + f"# {time.time_ns()}\n", encoding="utf-8")
@@ -110,25 +110,27 @@ def _docker_alone(place: CloudFolder, prepared: PreparedMachine) -> None:
         text=True,
     )
     if built.returncode:
-        raise SetupError(f"docker build failed: {built.stderr.strip()}", "mend what it names, then run it again.")
-    images: Any = prepared.docker.images  # the stubs leave `push` untyped
+        raise SetupError(
+            f"docker build failed: {built.stderr.strip()}", "fix what the message names, then run it again."
+        )
+    images: Any = prepared.docker.images  # the stubs have no types for `push`
     images.push(reference, auth_config=stack.registry_credentials(place))
     environment = {"PORT": "8080"}
     container = prepared.docker.containers.run(reference, detach=True, environment=environment)
     try:
         container.reload()
         address = container.attrs["NetworkSettings"]["IPAddress"]
-        _until(lambda: httpx2.get(f"http://{address}:8080/health", timeout=1, trust_env=False).is_success)
+        _wait_until(lambda: httpx2.get(f"http://{address}:8080/health", timeout=1, trust_env=False).is_success)
     finally:
         container.remove(force=True)
         prepared.docker.images.remove(reference, force=True)
 
 
-def _until(answers: Callable[[], bool], seconds: float = 60) -> None:
+def _wait_until(has_answered: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
-            if answers():
+            if has_answered():
                 return
         except httpx2.HTTPError:
             pass
@@ -137,10 +139,10 @@ def _until(answers: Callable[[], bool], seconds: float = 60) -> None:
 
 
 @contextmanager
-def _timed(samples: list[float]) -> Generator[None]:
-    began = time.monotonic()
+def _record_seconds(samples: list[float]) -> Generator[None]:
+    started = time.monotonic()
     yield
-    samples.append(time.monotonic() - began)
+    samples.append(time.monotonic() - started)
 
 
 def _print(console: Console, samples: Samples, runs: int) -> None:
@@ -158,18 +160,18 @@ _REQUESTS: Final = 500
 
 
 def measure_overhead(place: CloudFolder, prepared: PreparedMachine, server: Mapping[str, Any]) -> str:
-    """Measure `GET /health` of *server* (its part of the stack's outputs) one by one, over kept connections."""
+    """Measure sequential `GET /health` requests to *server*, its part of the stack's outputs, over one connection."""
     cloud = find_running(place, "cloud") or {}
     labels = [f"dev.mcpfleet.cloud={cloud.get('id')}", f"dev.mcpfleet.service={server['service']}"]
     containers: list[Any] = prepared.docker.containers.list(filters={"label": labels})
     if not containers:
-        raise SetupError(f"No container of {server['service']} runs.", "look at its log: ./dev logs SERVER.")
+        raise SetupError(f"No container of {server['service']} runs.", "see its log: ./dev logs SERVER.")
     (container, *_) = containers
     networks: dict[str, Any] = container.attrs["NetworkSettings"]["Networks"]
     address = next(iter(networks.values()))["IPAddress"]
     auth = IdTokenAuth(str(server["audience"]), source_from_file(place.credentials / "ada.json"))
-    direct = _times(f"http://{address}:8080/health", None)
-    through = _times(f"{server['service_url']}/health", auth)
+    direct = _measure_times(f"http://{address}:8080/health", None)
+    through = _measure_times(f"{server['service_url']}/health", auth)
     direct_p50, through_p50 = statistics.median(direct), statistics.median(through)
     p99 = sorted(through)[int(len(through) * 0.99)] - sorted(direct)[int(len(direct) * 0.99)]
     return (
@@ -179,11 +181,11 @@ def measure_overhead(place: CloudFolder, prepared: PreparedMachine, server: Mapp
     )
 
 
-def _times(url: str, auth: IdTokenAuth | None) -> list[float]:
+def _measure_times(url: str, auth: IdTokenAuth | None) -> list[float]:
     times: list[float] = []
     with httpx2.Client(auth=auth, trust_env=False, timeout=30) as client:
         for _ in range(_REQUESTS + 50):
-            began = time.perf_counter()
+            started = time.perf_counter()
             client.get(url).raise_for_status()
-            times.append(time.perf_counter() - began)
+            times.append(time.perf_counter() - started)
     return times[50:]

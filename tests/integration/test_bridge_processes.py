@@ -197,7 +197,7 @@ def test_a_server_that_closes_its_input_is_replaced_and_its_calls_are_answered(r
 def test_a_server_that_crashes_all_the_time_fails_calls_with_a_reason_and_never_otherwise(bridge):
     one = bridge([sys.executable, str(ROOT / "devtools" / "bench" / "soak_server.py")], POOL=2)
     one.until(one.healthy)
-    result = asyncio.run(soak(f"{one.url}/mcp", calls=3000, crash_every=20, vanish=10))
+    result = asyncio.run(soak(f"{one.url}/mcp", calls=3000, crash_every=20, hang_up_count=10))
     assert result.wrong == []
     assert result.answered + result.vanished + sum(result.failures.values()) == 3000
     # Each of 150 crashes fails what is under way in its process: of sixteen calls at most those.
@@ -355,10 +355,10 @@ def test_a_question_of_the_server_is_answered_by_the_client_that_called(bridge, 
 def test_a_soak_leaves_no_process_no_descriptor_and_no_crossed_answer(raw, bridge):
     one = bridge(BENCH, POOL=2)
     one.until(one.healthy)
-    asyncio.run(soak(f"{one.url}/mcp", calls=300, vanish=0, crash_every=10**9))
+    asyncio.run(soak(f"{one.url}/mcp", calls=300, hang_up_count=0, crash_every=10**9))
     one.until(lambda: footprint(one.process.pid).children == 2)
     before = footprint(one.process.pid)
-    result = asyncio.run(soak(f"{one.url}/mcp", calls=2000, vanish=10))
+    result = asyncio.run(soak(f"{one.url}/mcp", calls=2000, hang_up_count=10))
     assert result.wrong == []
     assert result.answered + sum(result.failures.values()) + result.vanished == result.calls == 2000
     assert sum(result.failures.values()) >= 19

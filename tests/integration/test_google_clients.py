@@ -20,7 +20,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from devtools.discovery import COMMAND, find_documents, served, short_names, tables
+from devtools.discovery import COMMAND, find_documents, render_tables, served_routes, short_names
 from devtools.peers import find_google_clients
 from mcpfleet_local_cloud.app import create_app
 from mcpfleet_local_cloud.cloud import Cloud
@@ -137,7 +137,7 @@ def asked_for(api):
 
 
 def test_the_tables_are_what_the_generator_makes_of_the_documents():
-    made = tables(find_documents(), served())
+    made = render_tables(find_documents(), served_routes())
 
     assert [api for api, table in made.items() if (FOLDER / f"{api}.json").read_text() != table] == [], COMMAND
 

@@ -13,7 +13,7 @@ import yaml
 
 import mcpfleet_local_cloud.reference
 from devtools import arguments, cli, reference
-from devtools.reference import COMMAND, SCHEMA, PageError, written
+from devtools.reference import COMMAND, SCHEMA, PageError, insert_parts
 from mcpfleet_local_cloud.services.run import unsupported
 from pulumi_mcpfleet.fleet import FleetError, Server, parse_fleet
 from pulumi_mcpfleet.provider import translate
@@ -52,11 +52,11 @@ def mistakes(fleet, root=ROOT):
 
 
 @pytest.mark.parametrize(
-    ("name", "make"), [("fleet", reference.fleet), ("local-cloud", mcpfleet_local_cloud.reference.build_parts)]
+    ("name", "make"), [("fleet", reference.render_fleet), ("local-cloud", mcpfleet_local_cloud.reference.build_parts)]
 )
 def test_the_generated_parts_are_what_the_code_says(name, make):
     page = (ROOT / "docs" / f"{name}.md").read_text()
-    assert written(page, make()) == page, f"docs/{name}.md is not in step with the code; run: {COMMAND}"
+    assert insert_parts(page, make()) == page, f"docs/{name}.md is not in step with the code; run: {COMMAND}"
 
 
 def test_the_arguments_of_the_components_are_what_the_code_says():
@@ -66,11 +66,11 @@ def test_the_arguments_of_the_components_are_what_the_code_says():
 
 def test_a_part_that_the_page_has_no_place_for_is_named():
     page = "<!-- generated: a. -->\n<!-- end of a -->"
-    assert "new" in written(page, {"a": "new"})
+    assert "new" in insert_parts(page, {"a": "new"})
     with pytest.raises(PageError, match="b"):
-        written(page, {"a": "", "b": ""})
+        insert_parts(page, {"a": "", "b": ""})
     with pytest.raises(PageError, match="end of a"):
-        written("<!-- generated: a. -->", {"a": ""})
+        insert_parts("<!-- generated: a. -->", {"a": ""})
 
 
 def test_every_refusal_that_the_cloud_can_make_is_found_and_listed():
@@ -195,7 +195,7 @@ COMPANIONS = {
 """What has to stand beside a server's key for its example to be right."""
 
 
-@pytest.mark.parametrize(("section", "key", "example"), list(reference.examples()))
+@pytest.mark.parametrize(("section", "key", "example"), list(reference.list_examples()))
 def test_every_keys_example_is_accepted(section, key, example):
     # What a folder holds is another matter than what may be said of one; `./my_server` is nobody's.
     root = None if "my_server" in example or section in ("source-folder", "source-registry") else ROOT
@@ -203,7 +203,9 @@ def test_every_keys_example_is_accepted(section, key, example):
 
 
 def test_the_editors_schema_is_what_the_code_says():
-    assert (ROOT / SCHEMA).read_text() == reference.schema(), f"{SCHEMA} is not in step with the code; run: {COMMAND}"
+    assert (ROOT / SCHEMA).read_text() == reference.render_schema(), (
+        f"{SCHEMA} is not in step with the code; run: {COMMAND}"
+    )
 
 
 @pytest.mark.parametrize("stack", sorted(path.name for path in ROOT.glob("Pulumi.*.yaml")))
@@ -212,7 +214,7 @@ def test_every_stack_of_the_repository_fits_the_editors_schema(stack):
     assert list(validator.iter_errors(yaml.safe_load((ROOT / stack).read_text()))) == []
 
 
-@pytest.mark.parametrize(("section", "key", "example"), list(reference.examples()))
+@pytest.mark.parametrize(("section", "key", "example"), list(reference.list_examples()))
 def test_the_editors_schema_takes_what_the_parser_takes(section, key, example):
     validator = jsonschema.Draft202012Validator(json.loads((ROOT / SCHEMA).read_text()))
     stack = {"config": {"mcpfleet:fleet": around(section, yaml.safe_load(example))}}

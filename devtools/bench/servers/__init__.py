@@ -1,1 +1,1 @@
-"""The same server, `payload(size)`, in each SDK: what `./dev bench server` compares. Each listens on $PORT."""
+"""The same server with the tool `payload(size)` in each SDK, for `./dev bench server`. Each listens on $PORT."""

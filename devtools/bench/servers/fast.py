@@ -1,4 +1,4 @@
-"""FastMCP with its defaults, but stateless; MODE=json turns streams off, HOSTED=1 puts it on our hosting layer."""
+"""A stateless FastMCP server with defaults; MODE=json disables streams, HOSTED=1 uses our hosting layer."""
 
 # pyright: basic, reportMissingImports=false
 
@@ -12,7 +12,7 @@ server = FastMCP("payload", version="1.0.0")
 
 @server.tool(output_schema=None)
 async def payload(size: int) -> str:
-    """A text of that many bytes."""
+    """Return a text of *size* bytes."""
     return "x" * size
 
 

@@ -1,4 +1,4 @@
-"""On our hosting layer, as shipped: stream-capable, stateless, logging each call."""
+"""A server on our hosting layer with defaults: with streams, stateless, and a log entry for each call."""
 
 import sys
 from typing import Any
@@ -8,14 +8,14 @@ from mcpfleet_server.hosting.settings import Settings
 
 
 def build(settings: Settings) -> Any:
-    """The server."""
+    """Build the server."""
     from mcp.server.mcpserver import MCPServer
 
     server: MCPServer[Any] = MCPServer("payload", version="1.0.0")
 
     @server.tool(structured_output=False)
     async def payload(size: int) -> str:
-        """A text of that many bytes."""
+        """Return a text of *size* bytes."""
         return "x" * size
 
     return server

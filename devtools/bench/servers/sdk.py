@@ -1,4 +1,4 @@
-"""The official Python SDK's high-level class with its defaults, but stateless; MODE=json turns streams off."""
+"""A stateless server on the official Python SDK's high-level class with defaults; MODE=json disables streams."""
 
 import os
 from typing import Any
@@ -10,7 +10,7 @@ server: MCPServer[Any] = MCPServer("payload", version="1.0.0", log_level="WARNIN
 
 @server.tool(structured_output=False)
 async def payload(size: int) -> str:
-    """A text of that many bytes."""
+    """Return a text of *size* bytes."""
     return "x" * size
 
 

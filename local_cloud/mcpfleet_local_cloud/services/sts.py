@@ -95,7 +95,9 @@ class TokenExchange:
             raise OAuthError(
                 "unauthorized_client", "The given credential is rejected by the attribute condition."
             ) from refusal
-        principal = federated_principal(name.partition("/providers/")[0], mapped.subject, mapped.groups, mapped.attributes)
+        principal = federated_principal(
+            name.partition("/providers/")[0], mapped.subject, mapped.groups, mapped.attributes
+        )
         lifetime = min(LIFETIME_SECONDS, claims["exp"] - int(self._clock()))
         access, seconds = self._identity.mint_access_token(
             email=principal, scopes=form["scope"].split(), lifetime=lifetime

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from devtools.bench.bare import deploy as deploy_by_hand
-from devtools.bench.fleet import fleet_of
+from devtools.bench.fleet import example_fleet
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,14 +28,16 @@ def _deploy():
 
 def resources(plan):
     """Everything that was registered: by type and name, what it hangs off, and its inputs."""
-    return {(one.type, one.name): (one.parent, one.inputs) for one in plan.resources}
+    return {(resource.type, resource.name): (resource.parent, resource.inputs) for resource in plan.resources}
 
 
 def test_both_programs_register_the_same_resources_with_the_same_inputs_and_outputs(deploy):
-    config = {"gcp:project": "p", "mcpfleet:fleet": json.dumps(fleet_of(3))}
+    config = {"gcp:project": "p", "mcpfleet:fleet": json.dumps(example_fleet(3))}
     fleet = deploy(lambda: runpy.run_path(str(ROOT), run_name="__main__"), config=config)
     by_hand = deploy(deploy_by_hand, config=config)
     assert len(resources(fleet)) == 3 * 4 + 9
     assert resources(fleet) == resources(by_hand)
-    ours, theirs = fleet.exports["servers"], by_hand.exports["servers"]
-    assert {name: set(server) for name, server in ours.items()} == {name: set(one) for name, one in theirs.items()}
+    fleet_resources, bare_resources = fleet.exports["servers"], by_hand.exports["servers"]
+    assert {name: set(server) for name, server in fleet_resources.items()} == {
+        name: set(one) for name, one in bare_resources.items()
+    }

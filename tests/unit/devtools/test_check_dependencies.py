@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from devtools.check import CHECKS, UNREACHED, Check, check, npm_weaknesses, python_weaknesses
-from devtools.licences import of_npm, permissive, refused
+from devtools.check import CHECKS, UNREACHABLE, Check, check, read_npm_audit, read_pip_audit
+from devtools.licences import find_rejected, is_permissive, read_npm_licences
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.setup.host import CompletedProgram
 
@@ -22,41 +22,41 @@ def pip_audit(*entries):
 
 
 def test_weaknesses_of_python_packages_are_named():
-    assert python_weaknesses(pip_audit(CLEAN, SKIPPED, WEAK)) == ["h11 0.1: PYSEC-1, fixed in 0.2"]
-    assert python_weaknesses(pip_audit(CLEAN, SKIPPED)) == []
+    assert read_pip_audit(pip_audit(CLEAN, SKIPPED, WEAK)) == ["h11 0.1: PYSEC-1, fixed in 0.2"]
+    assert read_pip_audit(pip_audit(CLEAN, SKIPPED)) == []
 
 
 @pytest.mark.parametrize("output", ["", "ERROR: no route to host", "{", pip_audit(), pip_audit(SKIPPED, SKIPPED)])
 def test_packages_that_could_not_be_asked_about_are_not_called_sound(output):
-    assert python_weaknesses(output) is None
+    assert read_pip_audit(output) is None
 
 
 def test_weaknesses_of_npm_packages_are_named():
-    found = {"vulnerabilities": {"left-pad": {"range": "<2", "severity": "high"}}, "metadata": {}}
-    assert npm_weaknesses(f"npm warn x\n{json.dumps(found)}") == ["left-pad <2: high"]
-    assert npm_weaknesses('{"vulnerabilities": {}, "metadata": {}}') == []
+    lines = {"vulnerabilities": {"left-pad": {"range": "<2", "severity": "high"}}, "metadata": {}}
+    assert read_npm_audit(f"npm warn x\n{json.dumps(lines)}") == ["left-pad <2: high"]
+    assert read_npm_audit('{"vulnerabilities": {}, "metadata": {}}') == []
 
 
 @pytest.mark.parametrize("output", ["", "npm error code ENOTFOUND", '{"message": "405 Method Not Allowed"}', "{}"])
 def test_npm_that_could_not_ask_calls_nothing_sound(output):
-    assert npm_weaknesses(output) is None
+    assert read_npm_audit(output) is None
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.text(max_size=80))
 def test_whatever_a_program_prints_is_read(output):
-    assert python_weaknesses(output) is None
-    assert npm_weaknesses(output) is None
+    assert read_pip_audit(output) is None
+    assert read_npm_audit(output) is None
 
 
 def judged(host, plain, output):
     host.run = lambda _argv, **_: CompletedProgram(1, output)
-    check(plain, host, [Check("Weaknesses", ("x",), "raise it", python_weaknesses)])
+    check(plain, host, [Check("Weaknesses", ("x",), "raise it", read_pip_audit)])
     return plain.console.file.getvalue()
 
 
 def test_a_silent_database_is_said_and_fails_nothing(host, plain):
-    assert UNREACHED in judged(host, plain, "ERROR: no route to host")
+    assert UNREACHABLE in judged(host, plain, "ERROR: no route to host")
 
 
 def test_a_known_weakness_fails(host, plain):
@@ -65,8 +65,8 @@ def test_a_known_weakness_fails(host, plain):
 
 
 def test_every_check_has_a_title_and_a_remedy():
-    assert {one.title for one in CHECKS} >= {"Format", "Lint", "Types", "Secrets", "Licences"}
-    assert all(one.remedy for one in CHECKS)
+    assert {item.title for item in CHECKS} >= {"Format", "Lint", "Types", "Secrets", "Licences"}
+    assert all(item.remedy for item in CHECKS)
 
 
 @pytest.mark.parametrize(
@@ -86,22 +86,22 @@ def test_every_check_has_a_title_and_a_remedy():
     ],
 )
 def test_permissive_licences_pass_and_no_other(expression, passes):
-    assert permissive(expression) is passes
+    assert is_permissive(expression) is passes
 
 
 def test_a_package_without_a_known_licence_is_named_unless_there_is_a_reason():
     packages = [("good", ["MIT"]), ("odd", ["Proprietary"]), ("mute", []), ("kept", ["Proprietary"])]
-    assert refused(packages, {"kept": "because"}) == ["odd: Proprietary", "mute: says no licence"]
+    assert find_rejected(packages, {"kept": "because"}) == ["odd: Proprietary", "mute: no licence"]
 
 
 def test_packages_of_npm_are_read_from_the_lock_file():
     lock = {
         "packages": {"": {"license": "X"}, "node_modules/a": {"license": "MIT"}, "node_modules/a/node_modules/@b/c": {}}
     }
-    assert list(of_npm(lock)) == [("npm:a", ["MIT"]), ("npm:@b/c", [])]
+    assert list(read_npm_licences(lock)) == [("npm:a", ["MIT"]), ("npm:@b/c", [])]
 
 
 def test_the_programs_that_check_are_installed():
-    for one in CHECKS:
-        if one.argv[0].startswith("/"):
-            assert Path(one.argv[1]).exists(), one.title
+    for item in CHECKS:
+        if item.argv[0].startswith("/"):
+            assert Path(item.argv[1]).exists(), item.title

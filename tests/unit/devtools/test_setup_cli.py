@@ -109,7 +109,7 @@ def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_si
         assert argv[3:] == arguments
     else:
         assert "--dist=loadfile" in argv
-        assert any(re.fullmatch("--numprocesses=[2-4]", one) for one in argv)
+        assert any(re.fullmatch("--numprocesses=[2-4]", argument) for argument in argv)
     assert environ == {"DOCKER_HOST": "unix:///here.sock"}
     assert Path.cwd() == tmp_path
 
@@ -156,13 +156,13 @@ def test_root_has_the_tests_run_by_an_ordinary_user_but_for_those_that_need_root
     monkeypatch.setattr("tests.integration.engines.ordinary_user", lambda _group: nullcontext(User()))
     monkeypatch.chdir(tmp_path)
     assert run("test", *arguments)[0] == 3
-    by_user = [(said, env) for said, env in ran if said.startswith("as ada")]
-    by_root = [said for said, _ in ran if not said.startswith("as ada")]
-    assert [ordinary in said for said, _ in by_user] == ([True] if ordinary else [])
-    assert [of_root in said for said in by_root] == ([True] if of_root else [])
+    by_user = [(output, env) for output, env in ran if output.startswith("as ada")]
+    by_root = [output for output, _ in ran if not output.startswith("as ada")]
+    assert [ordinary in output for output, _ in by_user] == ([True] if ordinary else [])
+    assert [of_root in output for output in by_root] == ([True] if of_root else [])
     for _, env in by_user:
-        own = {"HOME": "/home/ada", "PYTHONPYCACHEPREFIX": "/home/ada/bytecode"}
-        assert env == {**own, "PATH": "/bin", "DOCKER_HOST": "unix:///here.sock"}
+        user_command = {"HOME": "/home/ada", "PYTHONPYCACHEPREFIX": "/home/ada/bytecode"}
+        assert env == {**user_command, "PATH": "/bin", "DOCKER_HOST": "unix:///here.sock"}
 
 
 @pytest.mark.parametrize(
@@ -282,8 +282,8 @@ def test_the_cache_is_where_the_user_wants_it(environ, cache):
 def test_checks_show_the_output_of_those_that_fail_and_of_no_other(host, plain):
     checks = [Check(name, (name,), f"mend {name}") for name in ("good", "bad", "worse")]
 
-    def answer(words):
-        name = Path(words[0]).name
+    def answer(output):
+        name = Path(output[0]).name
         return CompletedProgram(0 if name == "good" else 1, f"output of {name}")
 
     host.run = lambda argv, **_: answer(argv)
@@ -305,8 +305,8 @@ def test_there_is_nothing_to_verify_before_a_deployment(run, monkeypatch, tmp_pa
 
 
 def test_down_takes_everything_only_when_told_to(run, monkeypatch):
-    told = []
-    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.down", lambda _phases, *, force: told.append(force))
+    forced = []
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.down", lambda _phases, *, force: forced.append(force))
     run("down")
     run("down", "--force")
-    assert told == [False, True]
+    assert forced == [False, True]

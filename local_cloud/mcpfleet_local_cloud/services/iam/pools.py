@@ -221,7 +221,10 @@ def _validate_provider(body: Document, path: str) -> Document:
     condition: str = body.get("attributeCondition", "")
     if condition:
         _check_expression(
-            condition, f"{path}.attribute_condition", mapping.MAX_CONDITION_LENGTH, frozenset({"assertion", "google", "attribute"})
+            condition,
+            f"{path}.attribute_condition",
+            mapping.MAX_CONDITION_LENGTH,
+            frozenset({"assertion", "google", "attribute"}),
         )
         fields["attributeCondition"] = condition
     shared = fields["oidc"]["issuerUri"].rstrip("/") in _SHARED_ISSUERS
@@ -255,7 +258,9 @@ def _validate_mapping(attribute_mapping: dict[str, str], path: str) -> dict[str,
     for key, expression in attribute_mapping.items():
         if mistake := mapping.find_key_mistake(key):
             raise invalid(f"{path}.attribute_mapping: {key!r}: {mistake}.")
-        _check_expression(expression, f"{path}.attribute_mapping[{key}]", mapping.MAX_EXPRESSION_LENGTH, frozenset({"assertion"}))
+        _check_expression(
+            expression, f"{path}.attribute_mapping[{key}]", mapping.MAX_EXPRESSION_LENGTH, frozenset({"assertion"})
+        )
     return {key: attribute_mapping[key] for key in sorted(attribute_mapping)}
 
 

@@ -33,7 +33,7 @@ def token(identity):
 def forged(cloud_keys, identity):
     """Make a token with the cloud's own key, but with other claims or another header."""
     key = serialization.load_pem_private_key((cloud_keys / "signing-key.pem").read_bytes(), None)
-    good = {
+    token = {
         "iss": ISSUER,
         "aud": AUDIENCE,
         "sub": "117",
@@ -45,7 +45,7 @@ def forged(cloud_keys, identity):
     kid = identity.jwks()["keys"][0]["kid"]
 
     def make(headers=None, signer=key, algorithm="RS256", **changes):
-        claims = {name: value for name, value in {**good, **changes}.items() if value is not None}
+        claims = {name: value for name, value in {**token, **changes}.items() if value is not None}
         return jwt.encode(claims, signer, algorithm=algorithm, headers={"kid": kid, **(headers or {})})
 
     return make
@@ -198,7 +198,7 @@ def test_the_unchanged_forgery_is_accepted_so_that_the_others_prove_something(id
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "reason"),
     [
         ({"iss": "https://evil.test"}, "issuer"),
         ({"iss": "accounts.google.com"}, "issuer"),
@@ -220,8 +220,8 @@ def test_the_unchanged_forgery_is_accepted_so_that_the_others_prove_something(id
         ({"email": 7}, "string"),
     ],
 )
-def test_a_claim_that_is_not_right_is_refused(identity, forged, changes, why):
-    with pytest.raises(TokenError, match=why):
+def test_a_claim_that_is_not_right_is_refused(identity, forged, changes, reason):
+    with pytest.raises(TokenError, match=reason):
         identity.verify_id_token(forged(**changes))
 
 
@@ -275,7 +275,7 @@ def test_tokens_end_with_their_lifetime(cloud_keys):
 def test_the_key_survives_a_restart_and_nobody_else_may_read_it(tmp_path):
     first = Identity(tmp_path / "keys", lambda: float(NOW))
     token = first.mint_id_token(email="a@b.test", subject="1", audience="x")
-    again = Identity(tmp_path / "keys", lambda: float(NOW))
-    assert again.verify_id_token(token).email == "a@b.test"
-    assert again.jwks() == first.jwks()
+    restarted = Identity(tmp_path / "keys", lambda: float(NOW))
+    assert restarted.verify_id_token(token).email == "a@b.test"
+    assert restarted.jwks() == first.jwks()
     assert (tmp_path / "keys" / "signing-key.pem").stat().st_mode & 0o777 == 0o600

@@ -29,7 +29,7 @@ def policies(accounts):
     return Policies(Store(), lambda email: email in accounts)
 
 
-def one(role, *members):
+def single_binding(role, *members):
     return {"bindings": [{"role": role, "members": list(members)}]}
 
 
@@ -44,13 +44,13 @@ def test_a_policy_that_nobody_set_has_googles_empty_etag_and_no_bindings(policie
 
 
 def test_a_policy_is_read_back_as_it_was_kept(policies):
-    kept = policies.set(SERVICE, one("roles/run.invoker", "user:ada@mcpfleet.test"))
-    assert kept == policies.get(SERVICE)
-    assert kept["bindings"] == [{"role": "roles/run.invoker", "members": ["user:ada@mcpfleet.test"]}]
+    stored = policies.set(SERVICE, single_binding("roles/run.invoker", "user:ada@mcpfleet.test"))
+    assert stored == policies.get(SERVICE)
+    assert stored["bindings"] == [{"role": "roles/run.invoker", "members": ["user:ada@mcpfleet.test"]}]
 
 
 def test_bindings_of_one_role_are_merged_sorted_and_without_doubles(policies):
-    kept = policies.set(
+    stored = policies.set(
         SERVICE,
         {
             "version": 3,
@@ -62,25 +62,27 @@ def test_bindings_of_one_role_are_merged_sorted_and_without_doubles(policies):
             ],
         },
     )
-    assert kept["version"] == 1
-    assert kept["bindings"] == [
+    assert stored["version"] == 1
+    assert stored["bindings"] == [
         {"role": "roles/run.invoker", "members": ["allUsers", "user:a@x.test", "user:b@x.test"]},
         {"role": "roles/run.viewer", "members": ["user:b@x.test"]},
     ]
 
 
 def test_removing_the_last_binding_leaves_an_empty_policy_with_a_new_etag(policies):
-    before = policies.set(SERVICE, one("roles/run.invoker", "allUsers"))
-    after = policies.set(SERVICE, {"etag": before["etag"], "bindings": []})
+    old = policies.set(SERVICE, single_binding("roles/run.invoker", "allUsers"))
+    after = policies.set(SERVICE, {"etag": old["etag"], "bindings": []})
     assert set(after) == {"version", "etag"}
-    assert after["etag"] not in {before["etag"], "ACAB"}
+    assert after["etag"] not in {old["etag"], "ACAB"}
     assert not policies.allows(None, INVOKE, SERVICE)
 
 
 def test_an_outdated_etag_is_a_conflict_and_changes_nothing(policies):
-    first = policies.set(SERVICE, one("roles/run.invoker", "user:a@x.test"))
-    second = policies.set(SERVICE, {**one("roles/run.invoker", "user:b@x.test"), "etag": first["etag"]})
-    code, status, message = refusal(policies.set, SERVICE, {**one("roles/run.invoker"), "etag": first["etag"]})
+    first = policies.set(SERVICE, single_binding("roles/run.invoker", "user:a@x.test"))
+    second = policies.set(SERVICE, {**single_binding("roles/run.invoker", "user:b@x.test"), "etag": first["etag"]})
+    code, status, message = refusal(
+        policies.set, SERVICE, {**single_binding("roles/run.invoker"), "etag": first["etag"]}
+    )
     assert (code, status) == (409, "ABORTED")
     assert message == (
         f"There were concurrent policy changes on {SERVICE}. Please retry the whole read-modify-write with "
@@ -90,19 +92,19 @@ def test_an_outdated_etag_is_a_conflict_and_changes_nothing(policies):
 
 
 def test_the_empty_etag_is_outdated_once_somebody_wrote(policies):
-    policies.set(SERVICE, {**one("roles/run.invoker", "allUsers"), "etag": "ACAB"})
+    policies.set(SERVICE, {**single_binding("roles/run.invoker", "allUsers"), "etag": "ACAB"})
     assert refusal(policies.set, SERVICE, {"etag": "ACAB"})[0] == 409
 
 
 def test_without_an_etag_the_last_writer_wins(policies):
-    policies.set(SERVICE, one("roles/run.invoker", "user:a@x.test"))
-    policies.set(SERVICE, one("roles/run.invoker", "user:b@x.test"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "user:a@x.test"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "user:b@x.test"))
     assert policies.get(SERVICE)["bindings"][0]["members"] == ["user:b@x.test"]
 
 
 def test_no_etag_is_ever_given_twice(policies):
-    seen = {policies.set(SERVICE, one("roles/run.invoker", "allUsers"))["etag"] for _ in range(20)}
-    assert len(seen) == 20
+    etags = {policies.set(SERVICE, single_binding("roles/run.invoker", "allUsers"))["etag"] for _ in range(20)}
+    assert len(etags) == 20
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_no_etag_is_ever_given_twice(policies):
     ],
 )
 def test_members_that_google_takes_are_taken(policies, member):
-    assert policies.set(SERVICE, one("roles/run.invoker", member))["bindings"][0]["members"] == [member]
+    assert policies.set(SERVICE, single_binding("roles/run.invoker", member))["bindings"][0]["members"] == [member]
 
 
 UNKNOWN_TYPE = "The member {} is of an unknown type. Please set a valid type prefix for the member."
@@ -151,7 +153,7 @@ UNKNOWN_TYPE = "The member {} is of an unknown type. Please set a valid type pre
     ],
 )
 def test_a_member_that_google_refuses_is_refused_in_words(policies, member, message):
-    code, status, said = refusal(policies.set, SERVICE, one("roles/run.invoker", "allUsers", member))
+    code, status, said = refusal(policies.set, SERVICE, single_binding("roles/run.invoker", "allUsers", member))
     assert (code, status, said) == (400, "INVALID_ARGUMENT", message)
     assert policies.get(SERVICE)["etag"] == "ACAB"
 
@@ -169,7 +171,7 @@ def test_a_member_that_google_refuses_is_refused_in_words(policies, member, mess
     ],
 )
 def test_a_role_that_does_not_fit_the_resource_is_refused(policies, resource, role):
-    assert refusal(policies.set, resource, one(role, "allUsers")) == (
+    assert refusal(policies.set, resource, single_binding(role, "allUsers")) == (
         400,
         "INVALID_ARGUMENT",
         f"Role {role} is not supported for this resource.",
@@ -188,10 +190,10 @@ def test_a_role_that_does_not_fit_the_resource_is_refused(policies, resource, ro
     ],
 )
 def test_a_role_that_fits_the_resource_is_granted(policies, resource, role):
-    assert policies.set(resource, one(role, "user:a@x.test"))["bindings"][0]["role"] == role
+    assert policies.set(resource, single_binding(role, "user:a@x.test"))["bindings"][0]["role"] == role
 
 
-def asked(body):
+def read_body_of(body):
     """The policy in a body, as it is read."""
     method = load_api("secretmanager.v1").methods[
         "POST /secretmanager/v1/projects/{project}/secrets/{secret}:setIamPolicy"
@@ -200,7 +202,7 @@ def asked(body):
 
 
 def written(policies, policy):
-    return policies.set(SERVICE, asked({"policy": policy}))
+    return policies.set(SERVICE, read_body_of({"policy": policy}))
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def written(policies, policy):
             "policy.auditConfigs: the local cloud does not support this field yet: there are no audit logs here.",
         ),
         (
-            one("roles/run.invoker", "principal://nonsense"),
+            single_binding("roles/run.invoker", "principal://nonsense"),
             400,
             "The member principal://nonsense is not valid: it is no identity of a workload or workforce pool.",
         ),
@@ -283,7 +285,7 @@ def test_a_policy_of_the_wrong_shape_is_refused_and_nothing_is_written(policies,
     ],
 )
 def test_a_set_request_of_the_wrong_shape_is_refused(body, code, message):
-    got, _, said = refusal(asked, body)
+    got, _, said = refusal(read_body_of, body)
     assert (got, said) == (code, message)
 
 
@@ -292,7 +294,7 @@ def test_the_providers_own_mask_is_taken():
 
 
 def test_only_the_member_with_the_role_is_allowed(policies):
-    policies.set(SERVICE, one("roles/run.invoker", "user:Ada@MCPfleet.test", f"serviceAccount:{RUNNER}"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "user:Ada@MCPfleet.test", f"serviceAccount:{RUNNER}"))
     assert policies.allows("ada@mcpfleet.test", INVOKE, SERVICE)
     assert policies.allows("ADA@mcpfleet.test", INVOKE, SERVICE)
     assert policies.allows(RUNNER, INVOKE, SERVICE)
@@ -303,30 +305,30 @@ def test_only_the_member_with_the_role_is_allowed(policies):
 
 
 def test_everybody_means_strangers_too_and_authenticated_means_anybody_known(policies):
-    policies.set(SERVICE, one("roles/run.invoker", "allAuthenticatedUsers"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "allAuthenticatedUsers"))
     assert policies.allows("bob@mcpfleet.test", INVOKE, SERVICE)
     assert policies.allows("", INVOKE, SERVICE)
     assert not policies.allows(None, INVOKE, SERVICE)
-    policies.set(SERVICE, one("roles/run.invoker", "allUsers"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "allUsers"))
     assert policies.allows(None, INVOKE, SERVICE)
     assert policies.allows("bob@mcpfleet.test", INVOKE, SERVICE)
 
 
 def test_a_domain_means_its_people_and_not_those_of_a_domain_below(policies):
-    policies.set(SERVICE, one("roles/run.invoker", "domain:acme.dev"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "domain:acme.dev"))
     assert policies.allows("eve@acme.dev", INVOKE, SERVICE)
     assert not policies.allows("eve@evil.acme.dev", INVOKE, SERVICE)
     assert not policies.allows("eve@notacme.dev", INVOKE, SERVICE)
 
 
 def test_nobody_is_in_a_group(policies):
-    policies.set(SERVICE, one("roles/run.invoker", "group:mcp-users@acme.dev"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "group:mcp-users@acme.dev"))
     assert not policies.allows("mcp-users@acme.dev", INVOKE, SERVICE)
 
 
 def test_a_grant_counts_for_everything_below_and_for_nothing_beside(policies):
-    policies.set(PROJECT, one("roles/run.invoker", "user:a@x.test"))
-    policies.set(SERVICE, one("roles/run.invoker", "user:b@x.test"))
+    policies.set(PROJECT, single_binding("roles/run.invoker", "user:a@x.test"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "user:b@x.test"))
     assert policies.allows("a@x.test", INVOKE, SERVICE)
     assert not policies.allows("b@x.test", INVOKE, PROJECT)
     assert not policies.allows("b@x.test", INVOKE, SERVICE + "2")
@@ -334,36 +336,36 @@ def test_a_grant_counts_for_everything_below_and_for_nothing_beside(policies):
 
 
 def test_a_permission_is_the_same_in_either_spelling(policies):
-    policies.set(PROJECT, one("roles/iam.serviceAccountUser", "user:a@x.test"))
+    policies.set(PROJECT, single_binding("roles/iam.serviceAccountUser", "user:a@x.test"))
     assert policies.allows("a@x.test", "iam.serviceaccounts.actAs", ACCOUNT)
     assert policies.allows("a@x.test", "iam.serviceAccounts.actAs", ACCOUNT)
 
 
 def test_a_deleted_account_leaves_a_tombstone_that_a_new_one_does_not_inherit(policies, accounts):
-    policies.set(SERVICE, one("roles/run.invoker", f"serviceAccount:{RUNNER}", "user:a@x.test"))
-    untouched = policies.set(PROJECT, one("roles/viewer", "user:a@x.test"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", f"serviceAccount:{RUNNER}", "user:a@x.test"))
+    untouched = policies.set(PROJECT, single_binding("roles/viewer", "user:a@x.test"))
     policies.mark_deleted(RUNNER, "123")
     tombstone = f"deleted:serviceAccount:{RUNNER}?uid=123"
     assert policies.get(SERVICE)["bindings"][0]["members"] == [tombstone, "user:a@x.test"]
     assert not policies.allows(RUNNER, INVOKE, SERVICE)
     assert policies.get(PROJECT) == untouched
     # The next read-modify-write may bring it back, or drop it.
-    kept = policies.get(SERVICE)
-    kept["bindings"][0]["members"].append("user:b@x.test")
-    assert tombstone in policies.set(SERVICE, kept)["bindings"][0]["members"]
-    policies.set(SERVICE, one("roles/run.invoker", "user:b@x.test"))
-    assert refusal(policies.set, SERVICE, one("roles/run.invoker", tombstone))[0] == 400
+    stored = policies.get(SERVICE)
+    stored["bindings"][0]["members"].append("user:b@x.test")
+    assert tombstone in policies.set(SERVICE, stored)["bindings"][0]["members"]
+    policies.set(SERVICE, single_binding("roles/run.invoker", "user:b@x.test"))
+    assert refusal(policies.set, SERVICE, single_binding("roles/run.invoker", tombstone))[0] == 400
 
 
 def test_a_policy_dies_with_its_resource(policies):
-    policies.set(SERVICE, one("roles/run.invoker", "allUsers"))
+    policies.set(SERVICE, single_binding("roles/run.invoker", "allUsers"))
     policies.delete(SERVICE)
     assert policies.get(SERVICE)["etag"] == "ACAB"
     assert not policies.allows(None, INVOKE, SERVICE)
 
 
 @pytest.mark.parametrize(
-    ("role", "held", "not_held"),
+    ("role", "permission", "not_held"),
     [
         ("roles/run.invoker", INVOKE, "run.services.get"),
         ("roles/run.admin", "run.services.setIamPolicy", "iam.serviceAccounts.actAs"),
@@ -392,6 +394,6 @@ def test_a_policy_dies_with_its_resource(policies):
         ("roles/serviceusage.serviceUsageConsumer", "serviceusage.services.use", "serviceusage.services.enable"),
     ],
 )
-def test_a_role_holds_what_google_says_and_not_the_next_thing(role, held, not_held):
-    assert has_permission(role, held)
+def test_a_role_holds_what_google_says_and_not_the_next_thing(role, permission, not_held):
+    assert has_permission(role, permission)
     assert not has_permission(role, not_held)

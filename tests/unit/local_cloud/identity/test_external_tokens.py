@@ -22,8 +22,8 @@ JSON = st.recursive(
 )
 
 
-def keys(key=KEY, algorithm=jwt.algorithms.ECAlgorithm, **more):
-    return [{**json.loads(algorithm.to_jwk(key.public_key())), "kid": "k", **more}]
+def keys(key=KEY, algorithm=jwt.algorithms.ECAlgorithm, **options):
+    return [{**json.loads(algorithm.to_jwk(key.public_key())), "kid": "k", **options}]
 
 
 def signed(claims=CLAIMS, algorithm="ES256", key=KEY, **headers):
@@ -82,26 +82,26 @@ def test_whatever_is_no_token_is_refused(text):
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_whatever_is_no_key_set_is_refused(content):
     try:
-        found = external.parse_key_set(content)
+        key_set = external.parse_key_set(content)
     except ValueError:
         return
     with pytest.raises(TokenError):
-        external.verify(signed(), found, NOW)
+        external.verify(signed(), key_set, NOW)
 
 
 @given(st.dictionaries(st.text(), JSON), st.sampled_from(["assertion.sub", "assertion.a.b", "assertion.groups.join()"]))
 def test_whatever_a_claim_is_a_mapping_ends(claims, expression):
     try:
-        found = mapping.map_attributes({"google.subject": expression, "attribute.x": "assertion.x"}, claims)
+        attributes = mapping.map_attributes({"google.subject": expression, "attribute.x": "assertion.x"}, claims)
     except mapping.MappingError:
         return
-    assert found.subject
+    assert attributes.subject
     with pytest.raises(mapping.ConditionError):
-        mapping.check_condition("assertion.nothing == google.subject", claims, found)
+        mapping.check_condition("assertion.nothing == google.subject", claims, attributes)
 
 
 @pytest.mark.parametrize(
-    ("expression", "found"),
+    ("expression", "attributes"),
     [
         ("assertion.arn.extract('assumed-role/{role}/')", "ci"),
         ("assertion.arn.extract('user/{name}') + '-'", "-"),
@@ -112,7 +112,7 @@ def test_whatever_a_claim_is_a_mapping_ends(claims, expression):
         ("assertion['kubernetes.io'].namespace", "default"),
     ],
 )
-def test_the_expressions_of_googles_guide_are_evaluated(expression, found):
+def test_the_expressions_of_googles_guide_are_evaluated(expression, attributes):
     claims = {
         "sub": "repo:acme/x",
         "arn": "arn:aws:sts::1:assumed-role/ci/session",
@@ -120,14 +120,14 @@ def test_the_expressions_of_googles_guide_are_evaluated(expression, found):
         "kubernetes.io": {"namespace": "default"},
     }
     mapping.check_expression(expression, frozenset({"assertion"}))
-    assert mapping.map_attributes({"google.subject": expression}, claims).subject == found
+    assert mapping.map_attributes({"google.subject": expression}, claims).subject == attributes
 
 
 @given(st.text(), st.lists(st.text()), st.dictionaries(st.from_regex(r"[a-z0-9_]{1,9}", fullmatch=True), st.text()))
 def test_no_claim_makes_a_principal_of_another_pool_or_another_subject(subject, groups, attributes):
     pool = "projects/1/locations/global/workloadIdentityPools/mine"
-    found = federated_principal(pool, subject, groups, attributes)
-    assert found.pool == pool
-    assert found == f"principal://iam.googleapis.com/{pool}/subject/{subject}"
-    assert all(one.startswith(f"principalSet://iam.googleapis.com/{pool}/") for one in sets_of(found))
-    assert found not in sets_of(found)
+    principal = federated_principal(pool, subject, groups, attributes)
+    assert principal.pool == pool
+    assert principal == f"principal://iam.googleapis.com/{pool}/subject/{subject}"
+    assert all(member.startswith(f"principalSet://iam.googleapis.com/{pool}/") for member in sets_of(principal))
+    assert principal not in sets_of(principal)

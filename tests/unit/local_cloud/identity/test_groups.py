@@ -21,8 +21,8 @@ def admin(running):
     return call
 
 
-def reads(running, who):
-    return running.call("GET", "/crm/v1/projects/mcpfleet-local", as_=who).status_code
+def reads(running, address):
+    return running.call("GET", "/crm/v1/projects/mcpfleet-local", as_=address).status_code
 
 
 def test_a_member_has_what_its_group_is_granted_until_it_leaves(running, admin):
@@ -82,11 +82,11 @@ NAMES = [f"{letter}@a.dev" for letter in "abcdef"]
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.lists(st.sampled_from(NAMES))), st.sampled_from(NAMES))
-def test_membership_is_the_transitive_closure(links, who):
+def test_membership_is_the_transitive_closure(links, address):
     groups = Groups(Store())
     for group, members in links.items():
         groups.put(group, members)
     reached: set[str] = set()
-    while more := {group for group, members in links.items() if {who, *reached} & set(members)} - reached:
-        reached |= more
-    assert groups.groups_of(who) == reached
+    while others := {group for group, members in links.items() if {address, *reached} & set(members)} - reached:
+        reached |= others
+    assert groups.groups_of(address) == reached

@@ -44,8 +44,8 @@ def test_an_access_token_is_the_accounts_own(server, signer):
     token = reply.json()
     assert reply.headers["content-type"] == "application/json"
     assert (token["token_type"], token["expires_in"]) == ("Bearer", 3600)
-    known = signer.decode_access_token(token["access_token"])
-    assert (known.email, known.scopes) == (EMAIL, {"a", "b"})
+    decoded = signer.decode_access_token(token["access_token"])
+    assert (decoded.email, decoded.scopes) == (EMAIL, {"a", "b"})
 
 
 @pytest.mark.parametrize(

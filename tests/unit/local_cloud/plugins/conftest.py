@@ -70,24 +70,24 @@ class Engine:
 
     def check_config(self, **settings):
         urn = "urn:pulumi:dev::proj::pulumi:providers:gcp::default_10_2_0"
-        answer = self.rpc("CheckConfig", pb.CheckRequest(urn=urn, news=to_struct(settings)))
-        return [failure.reason for failure in answer.failures]
+        response = self.rpc("CheckConfig", pb.CheckRequest(urn=urn, news=to_struct(settings)))
+        return [failure.reason for failure in response.failures]
 
-    def check(self, kind, news, olds=None, **more):
-        request = pb.CheckRequest(urn=self._urn(kind, "res"), name="res", news=to_struct(news), **more)
+    def check(self, kind, news, olds=None, **options):
+        request = pb.CheckRequest(urn=self._urn(kind, "res"), name="res", news=to_struct(news), **options)
         if olds is not None:
             request.olds.CopyFrom(to_struct(olds))
-        answer = self.rpc("Check", request)
-        return from_struct(answer.inputs), [(one.property, one.reason) for one in answer.failures]
+        response = self.rpc("Check", request)
+        return from_struct(response.inputs), [(failure.property, failure.reason) for failure in response.failures]
 
     def checked(self, kind, news):
         inputs, failures = self.check(kind, news)
         assert failures == []
         return inputs
 
-    def diff(self, kind, olds, news, **more):
+    def diff(self, kind, olds, news, **options):
         return self.rpc(
-            "Diff", pb.DiffRequest(urn=self._urn(kind, "res"), olds=to_struct(olds), news=to_struct(news), **more)
+            "Diff", pb.DiffRequest(urn=self._urn(kind, "res"), olds=to_struct(olds), news=to_struct(news), **options)
         )
 
     def changed(self, kind, olds, news):
@@ -95,8 +95,8 @@ class Engine:
 
     def create(self, kind, news, *, preview=False):
         request = pb.CreateRequest(urn=self._urn(kind, "res"), name="res", properties=to_struct(news), preview=preview)
-        answer = self.rpc("Create", request)
-        return answer.id, from_struct(answer.properties)
+        response = self.rpc("Create", request)
+        return response.id, from_struct(response.properties)
 
     def update(self, kind, identity, olds, news, *, preview=False):
         request = pb.UpdateRequest(
@@ -105,7 +105,7 @@ class Engine:
         return from_struct(self.rpc("Update", request).properties)
 
     def read(self, kind, identity, state=None, inputs=None):
-        answer = self.rpc(
+        response = self.rpc(
             "Read",
             pb.ReadRequest(
                 id=identity,
@@ -114,7 +114,7 @@ class Engine:
                 inputs=to_struct(inputs or {}),
             ),
         )
-        return answer.id, from_struct(answer.properties), from_struct(answer.inputs)
+        return response.id, from_struct(response.properties), from_struct(response.inputs)
 
     def delete(self, kind, identity, state):
         self.rpc("Delete", pb.DeleteRequest(id=identity, urn=self._urn(kind, "res"), properties=to_struct(state)))
@@ -150,15 +150,17 @@ class Wire:
     @property
     def calls(self):
         """The requests so far as `METHOD /path?query`, without what every request has."""
-        said = []
+        calls = []
         for request in self.requests:
             query = request.url.params.remove("alt").remove("prettyPrint")
-            said.append(f"{request.method} {request.url.path}" + (f"?{query}" if query else ""))
+            calls.append(f"{request.method} {request.url.path}" + (f"?{query}" if query else ""))
         self.requests.clear()
-        return said
+        return calls
 
     def bodies(self, method):
-        return [json.loads(one.content) for one in self.requests if one.method == method and one.content]
+        return [
+            json.loads(request.content) for request in self.requests if request.method == method and request.content
+        ]
 
 
 @pytest.fixture

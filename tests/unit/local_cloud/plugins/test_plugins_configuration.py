@@ -131,13 +131,13 @@ def test_without_credentials_the_user_hears_what_to_set():
 
 def test_two_engines_at_one_process_keep_their_own_settings(unconfigured, wire, refused):
     base = "http://127.0.0.1:9/"
-    wire.answers |= {f"GET /{one}/projects/{one}/locations/r/services/a": {} for one in ("first", "second")}
+    wire.answers |= {f"GET /{first}/projects/{first}/locations/r/services/a": {} for first in ("first", "second")}
     engines = {}
-    for one in ("first", "second"):
-        engines[one] = type(unconfigured)(unconfigured.provider, peer=one)
-        engines[one].configure(project=one, accessToken="t", cloudRunV2CustomEndpoint=f"{base}{one}/")
-    for one, engine in engines.items():
-        assert engine.read(RUN, f"{one}/r/a")[0] == f"projects/{one}/locations/r/services/a"
+    for first in ("first", "second"):
+        engines[first] = type(unconfigured)(unconfigured.provider, peer=first)
+        engines[first].configure(project=first, accessToken="t", cloudRunV2CustomEndpoint=f"{base}{first}/")
+    for first, engine in engines.items():
+        assert engine.read(RUN, f"{first}/r/a")[0] == f"projects/{first}/locations/r/services/a"
     engines["first"].rpc("Cancel", empty_pb2.Empty())
     with pytest.raises(refused, match="cancelled"):
         engines["first"].read(RUN, "first/r/a")

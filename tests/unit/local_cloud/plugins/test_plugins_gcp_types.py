@@ -223,8 +223,8 @@ def test_a_policy_that_someone_else_writes_is_read_again(engine, wire):
 def test_a_member_is_imported_by_every_form_of_its_id(engine, wire, identity):
     PolicyServer(wire, POLICY)
     made, _ = engine.create(INVOKER, GRANT)
-    found, state, inputs = engine.read(INVOKER, identity)
-    assert found == made
+    imported, state, inputs = engine.read(INVOKER, identity)
+    assert imported == made
     assert inputs == {**GRANT, "project": "acme", "name": "projects/acme/locations/r1/services/hello"}
     assert engine.changed(INVOKER, state, GRANT) == []
 

@@ -24,11 +24,11 @@ def context(tmp_path):
     return place
 
 
-@pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("kind", WAYS_OUT, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore", "Dockerfile.dockerignore"])
-def test_no_link_out_of_a_context_is_followed_and_no_pipe_opened(docker_engine, context, tmp_path, name, way):
+def test_no_link_out_of_a_context_is_followed_and_no_pipe_opened(docker_engine, context, tmp_path, name, kind):
     (context / name).unlink(missing_ok=True)
-    way(context / name, outside(tmp_path))
+    kind(context / name, outside(tmp_path))
     with pytest.raises(ProviderError, match="hashing build context: ") as refused:
         hash_context(str(context), str(context / "Dockerfile"))
     assert "BEGIN" not in str(refused.value)
@@ -43,9 +43,9 @@ def test_a_link_in_a_context_counts_by_where_it_leads_and_not_by_what_is_there(c
     away = outside(tmp_path)
     (context / "key").symlink_to(away / "id_ed25519")
     (context / "all").symlink_to(away)
-    before = hash_context(str(context), str(context / "Dockerfile"))
+    old_hash = hash_context(str(context), str(context / "Dockerfile"))
     (away / "id_ed25519").write_text(KEY + KEY)
-    assert hash_context(str(context), str(context / "Dockerfile")) == before
+    assert hash_context(str(context), str(context / "Dockerfile")) == old_hash
 
 
 def test_a_dockerfile_that_the_program_names_elsewhere_is_its_own_business(context, tmp_path):

@@ -78,11 +78,11 @@ def test_an_ignored_file_is_no_edit(docker_engine, inputs, state, context):
 def test_a_dockerfiles_own_ignore_file_comes_first(context):
     (context / "Dockerfile.dockerignore").write_text("app\n")
     (context / "noise.log").write_text("seen now")
-    before = hash_context(str(context), str(context / "Dockerfile"))
+    old_hash = hash_context(str(context), str(context / "Dockerfile"))
     (context / "app/main.py").write_text("changed\n")
-    assert hash_context(str(context), str(context / "Dockerfile")) == before
+    assert hash_context(str(context), str(context / "Dockerfile")) == old_hash
     (context / "noise.log").write_text("changed")
-    assert hash_context(str(context), str(context / "Dockerfile")) != before
+    assert hash_context(str(context), str(context / "Dockerfile")) != old_hash
 
 
 def test_an_exception_below_a_pattern_of_any_depth_counts_as_it_does_in_a_build(context):
@@ -139,7 +139,7 @@ def test_a_preview_with_unknown_tags_builds_nothing_and_promises_nothing(docker_
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("FROM scratch\nRUN <<EOF\nnot an instruction\nEOF\nCOPY a b\n", None),
         ("ARG BASE=x\nFROM $BASE\nRUN a \\\n  # why\n  b\n", None),
@@ -149,8 +149,8 @@ def test_a_preview_with_unknown_tags_builds_nothing_and_promises_nothing(docker_
         ("# syntax=other/frontend\nANYTHING\n", None),
     ],
 )
-def test_a_dockerfile_is_judged_as_the_real_parser_does(text, said):
-    assert find_mistake(text) == said
+def test_a_dockerfile_is_judged_as_the_real_parser_does(text, expected):
+    assert find_mistake(text) == expected
 
 
 def test_a_failed_step_is_found_with_its_line_and_output():
@@ -171,7 +171,7 @@ executor failed running: exit code: 1"""
 
 def test_what_a_failed_step_wrote_is_shown_where_the_builder_does_not_repeat_it():
     # Docker 20.10: the cause stands above, under the step's number, among the output of other steps.
-    said = """\
+    lines = """\
 #6 [one 1/2] RUN echo other
 #6 0.100 other
 #7 [code 3/3] RUN python3 -m compileall -q /app
@@ -186,7 +186,7 @@ def test_what_a_failed_step_wrote_is_shown_where_the_builder_does_not_repeat_it(
  > [code 3/3] RUN python3 -m compileall -q /app:
 ------
 executor failed running [/bin/sh -c python3 -m compileall -q /app]: exit code: 1"""
-    step, output = find_failed_step(said.splitlines())
+    step, output = find_failed_step(lines.splitlines())
     assert step == "RUN python3 -m compileall -q /app"
     assert output == [
         "*** Error compiling '/app/bad.py'...",
@@ -198,7 +198,7 @@ executor failed running [/bin/sh -c python3 -m compileall -q /app]: exit code: 1
 
 def test_what_a_failed_step_wrote_is_shown_once_where_the_builder_repeats_it():
     # buildx: the step's last lines come again below it, without its number.
-    said = """\
+    lines = """\
 #5 [2/2] RUN echo hello && false
 #5 0.169 hello
 #5 ERROR: process "/bin/sh -c echo hello && false" did not complete successfully: exit code: 1
@@ -207,7 +207,7 @@ def test_what_a_failed_step_wrote_is_shown_once_where_the_builder_repeats_it():
 0.169 hello
 ------
 ERROR: failed to solve: exit code: 1"""
-    assert find_failed_step(said.splitlines())[1] == ["hello", "ERROR: failed to solve: exit code: 1"]
+    assert find_failed_step(lines.splitlines())[1] == ["hello", "ERROR: failed to solve: exit code: 1"]
 
 
 @pytest.mark.parametrize(
@@ -236,11 +236,11 @@ def test_credentials_are_found_by_the_registrys_host(address):
 
 def test_inputs_are_filled_in_as_the_real_plugin_does_and_change_nothing_over_its_state(docker_engine, context):
     dockerfile = {"location": str(context / "Dockerfile")}
-    given = {"push": False, "context": {"location": str(context)}, "dockerfile": dockerfile}
-    inputs = docker_engine.checked(IMAGE, given)
+    program_inputs = {"push": False, "context": {"location": str(context)}, "dockerfile": dockerfile}
+    inputs = docker_engine.checked(IMAGE, program_inputs)
     added = {"exec": False, "load": False, "noCache": False, "pull": False, "target": ""}
     assert {name: inputs[name] for name in added} == added
-    assert inputs["dockerfile"] == {**given["dockerfile"], "inline": ""}
+    assert inputs["dockerfile"] == {**program_inputs["dockerfile"], "inline": ""}
     now = hash_context(str(context), dockerfile["location"], "")
     older = {name: value for name, value in inputs.items() if name not in added} | {"dockerfile": dockerfile}
     for state in (inputs, older):

@@ -54,10 +54,10 @@ def test_a_cloud_that_is_gone_is_waited_for_once_and_not_once_for_each_resource(
     with pytest.raises(ProviderError, match=r"no answer for 15 s: Connection refused. Is the local cloud running\?"):
         get(api, clock, "a")
     assert 15 < clock.now < 20
-    before = clock.now
+    started = clock.now
     with pytest.raises(ProviderError, match="no answer for 15 s"):
         get(api, clock, "b")
-    assert clock.now == before
+    assert clock.now == started
 
 
 def test_a_cloud_that_answered_again_is_waited_for_anew(api, wire, clock):
@@ -65,10 +65,10 @@ def test_a_cloud_that_answered_again_is_waited_for_anew(api, wire, clock):
     with pytest.raises(ProviderError):
         get(api, clock, "a")
     assert get(api, clock, "b") == {"name": "b"}
-    before = clock.now
+    started = clock.now
     with pytest.raises(ProviderError):
         get(api, clock, "a")
-    assert clock.now - before > 15
+    assert clock.now - started > 15
 
 
 def test_a_busy_api_is_given_more_time_than_one_that_is_not_there(api, wire, clock):

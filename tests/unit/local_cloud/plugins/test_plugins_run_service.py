@@ -61,7 +61,7 @@ class Server:
         }
 
     def write(self, request):
-        self.body = COMPUTED | _kept(json.loads(request.content))
+        self.body = COMPUTED | _removed_outputs(json.loads(request.content))
         template = self.body.setdefault("template", {})
         template.setdefault("timeout", "300s")
         template.setdefault("maxInstanceRequestConcurrency", 80)
@@ -71,10 +71,10 @@ class Server:
         return {"name": "projects/acme/locations/r1/operations/o", "done": True}
 
 
-def _kept(value):
+def _removed_outputs(value):
     if isinstance(value, dict):
-        return {key: _kept(item) for key, item in value.items() if item is not None}
-    return [_kept(item) for item in value] if isinstance(value, list) else value
+        return {key: _removed_outputs(item) for key, item in value.items() if item is not None}
+    return [_removed_outputs(item) for item in value] if isinstance(value, list) else value
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_dropping_a_flag_leaves_its_key_out(engine, server, wire):
 )
 def test_only_identity_and_tags_replace_a_service(engine, deployed, change, path, replaced):
     answer = engine.diff(KIND, deployed[1], engine.checked(KIND, {**INPUTS, **change}))
-    assert [one for one in answer.detailedDiff if one.startswith(path)]
+    assert [field for field in answer.detailedDiff if field.startswith(path)]
     assert bool(answer.replaces) is replaced
 
 
@@ -295,8 +295,8 @@ def test_a_service_that_is_gone_is_deleted_and_read_as_nothing(engine, wire, dep
 
 @pytest.mark.parametrize("identity", [NAME, "acme/r1/hello", "r1/hello"])
 def test_an_import_takes_every_form_of_the_id(engine, server, deployed, identity):
-    found, _, inputs = engine.read(KIND, identity)
-    assert found == NAME
+    imported, _, inputs = engine.read(KIND, identity)
+    assert imported == NAME
     assert (inputs["name"], inputs["location"], inputs["project"]) == ("hello", "r1", "acme")
     assert inputs["deletionProtection"] is True
 
@@ -324,15 +324,15 @@ def test_drift_shows_as_a_change(engine, server, deployed):
 )
 def test_a_mistake_is_named_with_its_place(engine, news, reason):
     _, failures = engine.check(KIND, {"name": "hello", "location": "r1", **news})
-    assert [one for _, one in failures if reason in one], failures
+    assert [path for _, path in failures if reason in path], failures
 
 
 def test_a_service_without_a_name_gets_one_and_keeps_it(engine):
     unnamed = {key: value for key, value in INPUTS.items() if key != "name"}
     first = engine.check(KIND, unnamed, randomSeed=b"seed")[0]
-    again = engine.check(KIND, unnamed, olds=first, randomSeed=b"other")[0]
+    second = engine.check(KIND, unnamed, olds=first, randomSeed=b"other")[0]
     assert first["name"].startswith("res-")
-    assert first["name"] == again["name"]
+    assert first["name"] == second["name"]
     assert first["__defaults"] == ["name"]
 
 
@@ -358,17 +358,19 @@ def _values(field):
 
 
 def _blocks(fields):
-    clashing = {name for one in fields for name in one.conflicts}
-    given_ = [one for one in fields if one.is_input and one.name not in clashing]
-    required = {one.name: _values(one) for one in given_ if one.required}
-    return st.fixed_dictionaries(required, optional={one.name: _values(one) for one in given_ if not one.required})
+    clashing = {name for field in fields for name in field.conflicts}
+    inputs = [field for field in fields if field.is_input and field.name not in clashing]
+    required = {field.name: _values(field) for field in inputs if field.required}
+    return st.fixed_dictionaries(
+        required, optional={field.name: _values(field) for field in inputs if not field.required}
+    )
 
 
 FIXED = {"name": "hello", "location": "r1", "deletionProtection": False}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(_blocks([one for one in SERVICE if one.name not in {*FIXED, "project", "deletionPolicy"}]))
+@given(_blocks([field for field in SERVICE if field.name not in {*FIXED, "project", "deletionPolicy"}]))
 def test_whatever_is_deployed_needs_no_update_afterwards(engine, wire, drawn):
     Server(wire, ports=False)  # a port 0 stands for none on the wire, and would come back as 8080
     wire.requests.clear()

@@ -163,9 +163,12 @@ def test_a_malformed_manifest_is_refused(client, content):
 def test_an_index_needs_its_manifests(client):
     digest, _ = push(client)
     kind = "application/vnd.oci.image.index.v1+json"
-    good = json.dumps({"schemaVersion": 2, "manifests": [{"digest": digest}]})
+    valid_manifest = json.dumps({"schemaVersion": 2, "manifests": [{"digest": digest}]})
     bad = json.dumps({"schemaVersion": 2, "manifests": [{"digest": digest_of(b"no")}]})
-    assert client.put(f"/v2/{NAME}/manifests/all", content=good, headers={"content-type": kind}).status_code == 201
+    assert (
+        client.put(f"/v2/{NAME}/manifests/all", content=valid_manifest, headers={"content-type": kind}).status_code
+        == 201
+    )
     answer = client.put(f"/v2/{NAME}/manifests/all", content=bad, headers={"content-type": kind})
     assert refusal(answer) == (404, "MANIFEST_BLOB_UNKNOWN")
 
@@ -198,8 +201,8 @@ def test_tags_are_listed_in_pages(client):
 def test_a_manifest_that_names_a_subject_is_listed_as_its_referrer(client):
     subject, _ = push(client)
     referrer, _ = push(client, tag="sbom", media_type=OCI_MANIFEST, subject={"digest": subject}, artifactType="a/b")
-    found = client.get(f"/v2/{NAME}/referrers/{subject}").json()["manifests"]
-    assert [(entry["digest"], entry["artifactType"]) for entry in found] == [(referrer, "a/b")]
+    referrers = client.get(f"/v2/{NAME}/referrers/{subject}").json()["manifests"]
+    assert [(entry["digest"], entry["artifactType"]) for entry in referrers] == [(referrer, "a/b")]
     assert client.get(f"/v2/{NAME}/referrers/{subject}", params={"artifactType": "c/d"}).json()["manifests"] == []
 
 

@@ -115,20 +115,20 @@ def test_a_manifest_that_no_reader_survives_is_refused(client, content):
     assert refusal(answer) == (400, "MANIFEST_INVALID")
 
 
-@pytest.mark.parametrize(("method", "more"), [("GET", {}), ("PATCH", {"content": b"x"}), ("DELETE", {}), ("PUT", {})])
-def test_an_upload_to_one_image_is_unknown_to_every_other(client, method, more):
-    mine = begin(client)
-    theirs = mine.replace(ACME, OTHER)
+@pytest.mark.parametrize(("method", "chunk"), [("GET", {}), ("PATCH", {"content": b"x"}), ("DELETE", {}), ("PUT", {})])
+def test_an_upload_to_one_image_is_unknown_to_every_other(client, method, chunk):
+    own_upload = begin(client)
+    other_upload = own_upload.replace(ACME, OTHER)
     query = {"digest": digest_of(b"")} if method == "PUT" else {}
-    assert refusal(client.request(method, theirs, params=query, **more)) == (404, "BLOB_UPLOAD_UNKNOWN")
-    assert client.get(mine).headers["range"] == "0-0", "the owner's upload is as it was"
+    assert refusal(client.request(method, other_upload, params=query, **chunk)) == (404, "BLOB_UPLOAD_UNKNOWN")
+    assert client.get(own_upload).headers["range"] == "0-0", "the owner's upload is as it was"
 
 
 def test_an_upload_is_bound_to_its_image_after_a_restart_too(client, catalog, tmp_path):
-    mine = begin(client)
+    upload_id = begin(client)
     catalog.blobs = BlobStore(tmp_path)
-    assert client.get(mine).status_code == 204
-    assert client.get(mine.replace(ACME, OTHER)).status_code == 404
+    assert client.get(upload_id).status_code == 204
+    assert client.get(upload_id.replace(ACME, OTHER)).status_code == 404
 
 
 def test_a_second_writer_of_one_upload_is_refused_and_the_first_one_finishes(catalog):
@@ -166,8 +166,8 @@ def test_a_second_writer_of_one_upload_is_refused_and_the_first_one_finishes(cat
 def test_an_upload_can_be_finished_once_only(client, tmp_path):
     location, digest = begin(client), digest_of(b"whole")
     assert client.put(location, params={"digest": digest}, content=b"whole").status_code == 201
-    again = client.put(location, params={"digest": digest}, content=b"whole")
-    assert refusal(again) == (404, "BLOB_UPLOAD_UNKNOWN")
+    second = client.put(location, params={"digest": digest}, content=b"whole")
+    assert refusal(second) == (404, "BLOB_UPLOAD_UNKNOWN")
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
@@ -198,19 +198,20 @@ def test_a_page_size_that_is_none_is_ignored(client, limit):
     assert client.get(f"/v2/{ACME}/tags/list", params={"n": limit}).json()["tags"] == ["bad"]
 
 
-@pytest.mark.parametrize("asked", ["bytes=500-0", "bytes=", "bytes=x", "lines=1-2", "bytes=0-1,5-6"])
-def test_a_range_that_makes_no_sense_is_ignored(client, asked):
+@pytest.mark.parametrize("range_header", ["bytes=500-0", "bytes=", "bytes=x", "lines=1-2", "bytes=0-1,5-6"])
+def test_a_range_that_makes_no_sense_is_ignored(client, range_header):
     digest = put_blob(client, b"0123456789")
-    answer = client.get(f"/v2/{ACME}/blobs/{digest}", headers={"range": asked})
+    answer = client.get(f"/v2/{ACME}/blobs/{digest}", headers={"range": range_header})
     assert (answer.status_code, answer.content) == (200, b"0123456789")
 
 
 @pytest.mark.parametrize(
-    ("asked", "part"), [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=0-99", b"0123456789")]
+    ("range_header", "part"),
+    [("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89"), ("bytes=0-99", b"0123456789")],
 )
-def test_a_range_is_honoured(client, asked, part):
+def test_a_range_is_honoured(client, range_header, part):
     digest = put_blob(client, b"0123456789")
-    answer = client.get(f"/v2/{ACME}/blobs/{digest}", headers={"range": asked})
+    answer = client.get(f"/v2/{ACME}/blobs/{digest}", headers={"range": range_header})
     assert (answer.status_code, answer.content) == (206, part)
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from devtools.discovery import COMMAND, PACKAGE, digest, served
+from devtools.discovery import COMMAND, PACKAGE, hash_table, served_routes
 from mcpfleet_local_cloud.rest.schemas import APIS, FOLDER, find_method, load_api, read_table
 
 TABLES = sorted(set(APIS.values()))
@@ -14,25 +14,27 @@ TABLES = sorted(set(APIS.values()))
 def test_a_table_is_as_the_generator_wrote_it(api):
     table = read_table(api)
 
-    assert (table["package"], table["sha256"]) == (PACKAGE, digest(table)), f"run {COMMAND}"
+    assert (table["package"], table["sha256"]) == (PACKAGE, hash_table(table)), f"run {COMMAND}"
     assert json.dumps(table, indent=1) + "\n" == (FOLDER / f"{api}.json").read_text()
 
 
 def test_every_route_of_a_google_api_has_its_method_in_a_table(running):
-    known_routes = {(verb, path) for verb, path in served() if find_method(verb, path)}
-    missing = sorted(f"{verb} {path}" for verb, path in served() - known_routes if "/compute/" not in path)
+    known_routes = {(verb, path) for verb, path in served_routes() if find_method(verb, path)}
+    missing = sorted(f"{verb} {path}" for verb, path in served_routes() - known_routes if "/compute/" not in path)
 
     assert missing == [], f"Google has no such method, or run {COMMAND}"
     # A route of Compute Engine stands for every collection; not each has every method.
-    assert {path for _, path in served()} - {path for _, path in known_routes} == {
-        path for _, path in served() if path.rpartition("/")[2].startswith("set") and not find_method("POST", path)
+    assert {path for _, path in served_routes()} - {path for _, path in known_routes} == {
+        path
+        for _, path in served_routes()
+        if path.rpartition("/")[2].startswith("set") and not find_method("POST", path)
     }
 
 
 def test_no_table_has_a_method_that_is_not_served():
     table_routes = {tuple(key.split(" ")) for api in TABLES for key in load_api(api).methods}
 
-    assert table_routes <= served(), f"run {COMMAND}"
+    assert table_routes <= served_routes(), f"run {COMMAND}"
 
 
 @pytest.mark.parametrize("api", TABLES)
