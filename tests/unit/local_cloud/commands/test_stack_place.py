@@ -46,7 +46,7 @@ CLIENT = {
 def folder(tmp_path, monkeypatch):
     """The checkout's folder, in a checkout of the test's own."""
     checkout = Paths(root=tmp_path, cache=tmp_path / "cache")
-    monkeypatch.setattr(Paths, "from_environ", classmethod(lambda _cls, _environ: checkout))
+    monkeypatch.setattr(Paths, "from_environ", classmethod(lambda _cls, _environ, _root=None: checkout))
     monkeypatch.delenv("MCPFLEET_PORT", raising=False)
     return CloudFolder(root=tmp_path, state=checkout.state)
 
