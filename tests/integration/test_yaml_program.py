@@ -44,10 +44,10 @@ PROGRAM = {
         },
         "second": {
             "type": "mcpfleet:index:McpServer",
-            "properties": {**PLACE, **SERVER, "env": {"FIRST": "${fleet.servers.first.mcpUrl}"}},
+            "properties": {**PLACE, **SERVER, "env": {"FIRST": '${fleet.servers["first"].mcpUrl}'}},
         },
     },
-    "outputs": {"first": "${fleet.servers.first.mcpUrl}", "second": "${second.mcpUrl}"},
+    "outputs": {"first": '${fleet.servers["first"].mcpUrl}', "second": "${second.mcpUrl}"},
 }
 
 skip_without_go = pytest.mark.skipif(GO is None, reason="Pulumi's language host for YAML is a Go program; install go")
@@ -89,7 +89,7 @@ def pulumi(checkout, programs, tmp_path_factory):
         "PULUMI_BACKEND_URL": f"file://{folder}/state",
     }
 
-    def run(*words, program=PROGRAM, code=0):
+    def run(*words, program=PROGRAM, fails=False):
         (folder / "Pulumi.yaml").write_text(json.dumps(program))  # which is YAML, too
         done = subprocess.run(
             ["pulumi", *words, "--non-interactive"],
@@ -99,7 +99,7 @@ def pulumi(checkout, programs, tmp_path_factory):
             text=True,
             timeout=240,
         )
-        assert done.returncode == code, done.stdout + done.stderr
+        assert bool(done.returncode) is fails, done.stdout + done.stderr
         return done.stdout
 
     run("stack", "init", "test")
@@ -135,7 +135,7 @@ def test_a_mistake_is_reported_at_its_property(pulumi):
         "type": "mcpfleet:index:McpServer",
         "properties": {**PLACE, **SERVER, "sessions": "stateful"},
     }
-    output = pulumi("preview", program=wrong, code=255)
+    output = pulumi("preview", program=wrong, fails=True)
     assert "maxInstances" in output
     assert "write maxInstances: 1" in output
     assert "Traceback" not in output
@@ -143,7 +143,7 @@ def test_a_mistake_is_reported_at_its_property(pulumi):
 
 @skip_without_go
 def test_the_engine_prints_the_schema(pulumi):
-    package = json.loads(pulumi("package", "get-schema", str(PROVIDER)))
+    package = json.loads(pulumi("package", "get-schema", str(PROVIDER / "pulumi-resource-mcpfleet")))
     assert set(package["resources"]) == {"mcpfleet:index:Fleet", "mcpfleet:index:McpServer"}
     assert len(package["types"]) > 40
     assert str(ROOT) not in json.dumps(package)

@@ -266,7 +266,7 @@ def package() -> Schema:
         "types": {f"{NAME}:index:{name}": rename(one) for name, one in all_types.items()},
         "resources": resources,
         "language": {
-            "nodejs": {"respectSchemaVersion": True},
+            "nodejs": {"respectSchemaVersion": True, "packageName": "@mcpfleet/mcpfleet"},
             "go": {"respectSchemaVersion": True, "generateResourceContainerTypes": False},
             "python": {"respectSchemaVersion": True},
             "csharp": {"respectSchemaVersion": True},
