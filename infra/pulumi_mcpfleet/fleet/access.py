@@ -167,7 +167,7 @@ Access = Annotated[
 def _refuse_oauth(value: Any) -> Any:
     if kind_of(value, KINDS) == "oauth":
         raise ValueError(
-            "oauth leaves the check of tokens to the service itself, and a client is not told how: anybody could call"
+            "with oauth the service itself must check tokens, and a client gets no settings for it: anybody could call"
             " it, and through it its servers as its account; write iam, or iap for people who log in"
         )
     return value

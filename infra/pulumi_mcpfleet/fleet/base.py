@@ -124,7 +124,7 @@ def exactly_one_kind(union: str, kinds: Sequence[str], common_keys: Sequence[str
         keys = [str(key) for key in cast("dict[Any, Any]", value)]
         kinds_given = [kind for kind in kinds if kind in keys]
         if len(kinds_given) > 1:
-            raise ValueError(f"says {' and '.join(kinds_given)} at once; keep one")
+            raise ValueError(f"has {' and '.join(kinds_given)} together; keep only one")
         if not kinds_given:
             unknown = [key for key in keys if key not in common_keys]
             if not unknown:

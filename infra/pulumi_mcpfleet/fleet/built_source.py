@@ -56,7 +56,7 @@ DependencyName = Annotated[
 _BOUND: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,98}(?:\[[A-Za-z0-9._,-]{1,100}\])?[<>=!~][<>=!~A-Za-z0-9.*+,]{1,100}"
 Requirement = Annotated[
     str,
-    values.matching(_BOUND, "is no requirement; write a package and which versions of it, such as mcp<2"),
+    values.matching(_BOUND, "is not a requirement; write a package and which versions of it, such as mcp<2"),
     FieldDoc("requirement", "requirements", "`NAME<VERSION` and the like, without spaces", pattern(_BOUND)),
 ]
 Requirements = Annotated[tuple[Requirement, ...], NO_REPEATS]
@@ -65,7 +65,7 @@ Requirements = Annotated[tuple[Requirement, ...], NO_REPEATS]
 _DATE: Final = r"(?:20[0-9]{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01]))?"
 Date = Annotated[
     str,
-    values.matching(_DATE, "is no date; write it as 2026-06-30"),
+    values.matching(_DATE, "is not a date; write it as 2026-06-30"),
     FieldDoc("date", "dates", "`YYYY-MM-DD`", pattern(_DATE)),
 ]
 
@@ -91,9 +91,9 @@ SourcePath = Annotated[
 
 def _check_folder(value: str) -> str:
     if not value.strip() or not value.isprintable():
-        raise ValueError("is empty, or holds a sign that is not shown; write a folder, such as ./weather")
+        raise ValueError("is empty, or has an invisible character; write a folder, such as ./weather")
     if Path(value).is_absolute() or value.startswith("~"):
-        raise ValueError(f"{value!r} is a place on one machine; write the folder as seen from Pulumi.yaml")
+        raise ValueError(f"{value!r} is not a relative path; write the folder as seen from Pulumi.yaml")
     return value
 
 
@@ -300,7 +300,7 @@ class BuiltSource(Model):
     @classmethod
     def _refuse_secrets_for_cloud_build(cls, value: str, info: ValidationInfo) -> str:
         is_refused = value == "cloud-build" and bool(info.data.get("build_secrets"))
-        message = "are given to no build of Cloud Build's; remove them, or write builder: docker"
+        message = "are not supported with Cloud Build; remove them, or write builder: docker"
         return raise_if_any(value, [((PARENT, "build_secrets"), message)] if is_refused else [])
 
     @property

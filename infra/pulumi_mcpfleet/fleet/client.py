@@ -99,7 +99,7 @@ def client_mistakes(
     """
     for name, client in clients.items():
         if name in servers:
-            yield (name,), "is a server's name, too, and both name a service and an account; write another"
+            yield (name,), "is also a server's name, and each name is that of a service and an account; write another"
         called_servers = [call for call in client.calls if call in servers]
         for index, called in enumerate(client.calls):
             if called in invalid:
@@ -120,26 +120,26 @@ def client_mistakes(
 
 def _call_mistakes(client: Client, name: str, server: Server) -> Iterator[str]:
     if isinstance(server.access, OauthAccess):  # also as a sidecar, because the server itself checks the token
-        yield f"{name} asks for a login that an account's ID token is not; give it access by iam"
+        yield f"{name} requires an OAuth token, and an account's ID token is none; give it access by iam"
     if client.topology == "sidecar":
         if server.all_secrets or server.volumes or server.writable or server.sidecars or server.cloudsql_instances:
             yield f"{name} has secrets, volumes or sidecars, which would become the client's; write topology: service"
         if server.gpu is not None:
-            yield f"{name} has a GPU, and beside the client it would have none; write topology: service"
+            yield f"{name} has a GPU, which it would not have as a sidecar; write topology: service"
         return
     if client.topology == "mesh" and not server.default_url:
         yield f"{name} has default_url: false, and the mesh calls a service there; write topology: service"
     if client.topology == "mesh" and isinstance(server.access, IapAccess):
-        yield f"{name} is behind IAP, which takes no token of the mesh's; write topology: service"
+        yield f"{name} is behind IAP, which does not accept the mesh's tokens; write topology: service"
         return
     if isinstance(server.access, IapAccess) and server.access.iap.program_audience is None:
         yield (
-            f"{name} is behind IAP with Google's own OAuth client, for which no program can make a token; add"
+            f"{name} is behind IAP with Google's own OAuth client, for which no program can get a token; add"
             " programmatic_clients (or an oauth_client) to its access.iap, or give it access by iam"
         )
     if server.ingress != "all" and not (client.vpc and client.vpc.all_traffic):
         yield (
-            f"{name} lets in the project's networks only (ingress: {server.ingress}); add"
+            f"{name} accepts requests only from the project's networks (ingress: {server.ingress}); add"
             " vpc: {network: default, all_traffic: true} to the client"
         )
 
@@ -148,12 +148,12 @@ def _mesh_mistakes(name: str, client: Client) -> Iterator[Mistake]:
     if client.vpc is None:
         yield (
             (name, "vpc"),
-            "missing; a mesh takes what a client sends into a VPC network, add vpc: {network: default}",
+            "missing; the mesh needs a VPC network for the client's requests, add vpc: {network: default}",
         )
     elif client.vpc.network is None:
         yield (
             (name, "vpc", "network"),
-            "missing; the names of the mesh are known in a network, so write it beside the subnetwork",
+            "missing; the mesh's names are resolved in a network, so write it in addition to the subnetwork",
         )
 
 

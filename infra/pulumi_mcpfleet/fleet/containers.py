@@ -82,7 +82,7 @@ def _cycle_mistakes(sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
         tuple(TopologicalSorter({name: sidecar.depends_on for name, sidecar in sidecars.items()}).static_order())
     except CycleError as cycle:
         path: list[str] = cycle.args[1]
-        yield (path[0], "depends_on"), f"waits for itself ({' -> '.join(path)}); remove one of these"
+        yield (path[0], "depends_on"), f"depends on itself ({' -> '.join(path)}); remove one of these"
 
 
 def _sum_mistakes(sidecars: Mapping[str, Sidecar], cpu: str, memory: str) -> Iterator[Mistake]:

@@ -63,7 +63,7 @@ def check_reason(value: str, subject: str) -> str:
     """
     text = value.strip()
     if len(text) < 10 or len(text) > 256 or not is_visible(text):
-        raise ValueError(f"has to say, in one line of 10 to 256 characters, all of which are seen, {subject}")
+        raise ValueError(f"must explain, in one line of 10 to 256 visible characters, {subject}")
     return text
 
 

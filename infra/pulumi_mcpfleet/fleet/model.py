@@ -203,7 +203,7 @@ class Fleet(Model):
         region = info.data.get("region", "")
         mistakes: list[Mistake] = []
         if value and region:
-            mistakes.append(((), f"and region ({region}) are both there; keep one"))
+            mistakes.append(((), f"can't be combined with region ({region}); keep one"))
         if not value and region is None:
             mistakes.append(((PARENT, "region"), "missing; add region: europe-west1"))
         return raise_if_any(value, mistakes)
@@ -280,7 +280,7 @@ def _key_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator[Mistake]
     if isinstance(spec, Server) and len(regions) > 1:
         yield (
             ("encryption_key",),
-            f"is in {key_location}, and there are {len(regions)} regions; a key is for one of them",
+            f"is in {key_location}, and there are {len(regions)} regions; a key works in only one of them",
         )
     elif key_location != regions[0]:
         yield ("encryption_key",), f"is in {key_location} and the service in {regions[0]}; name a key of {regions[0]}"
@@ -342,8 +342,8 @@ def _organization_mistakes(spec: Workload, fleet: Mapping[str, Any]) -> Iterator
         return
     if spec.access.iap.oauth_client is None:
         message = (
-            "lets in members of the project's organization only, by Google's OAuth client, and the fleet names none;"
-            " add organization: NUMBER to the fleet, or an oauth_client here"
+            "accepts only members of the project's organization with Google's OAuth client, and the fleet names no"
+            " organization; add organization: NUMBER to the fleet, or an oauth_client here"
         )
         yield ("access", "iap"), message
 

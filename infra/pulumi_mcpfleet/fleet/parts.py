@@ -115,7 +115,7 @@ class Probe(Model):
     @classmethod
     def _refuse_path_with_grpc(cls, value: Grpc | None, info: ValidationInfo) -> Grpc | None:
         if value is not None and info.data.get("path"):
-            raise ValueError(f"and path ({info.data['path']}) are both there; a probe asks in one way, keep one")
+            raise ValueError(f"can't be combined with path ({info.data['path']}): a probe uses one of them; keep one")
         return value
 
     @field_validator("timeout", mode="after")
@@ -132,7 +132,7 @@ def _startup_mistakes(probe: Probe) -> Iterator[Mistake]:
     for key in ("initial_delay", "period"):
         value = getattr(probe, key)
         if value > MAX_STARTUP:
-            yield (key,), f"{value} is too large; of a startup probe write {MAX_STARTUP} or less"
+            yield (key,), f"{value} is too large; for a startup probe write {MAX_STARTUP} or less"
     seconds = probe.period * probe.failures
     if probe.period <= MAX_STARTUP < seconds:
         message = f"would wait {seconds} s (period x failures); Cloud Run waits at most {MAX_STARTUP} s for a container"
@@ -142,7 +142,7 @@ def _startup_mistakes(probe: Probe) -> Iterator[Mistake]:
 def _running_mistakes(probe: Probe) -> Iterator[Mistake]:
     """Find a liveness or readiness probe whose timeout is too long (`Probe.timeout_seconds`, discovery document)."""
     if probe.timeout == probe.period:
-        yield ("timeout",), f"{probe.timeout} is the period, too, and Cloud Run wants it smaller; lower it"
+        yield ("timeout",), f"{probe.timeout} is also the period, and Cloud Run requires a smaller timeout; lower it"
 
 
 def _readiness_mistakes(probe: Probe) -> Iterator[Mistake]:
@@ -150,7 +150,7 @@ def _readiness_mistakes(probe: Probe) -> Iterator[Mistake]:
     if probe.initial_delay:
         yield ("initial_delay",), "is not for a readiness probe, which begins when the startup probe ends; remove it"
     if probe.period > MAX_READINESS:
-        yield ("period",), f"{probe.period} is too large; of a readiness probe write {MAX_READINESS} or less"
+        yield ("period",), f"{probe.period} is too large; for a readiness probe write {MAX_READINESS} or less"
 
 
 class Probes(Model):
@@ -273,7 +273,7 @@ class Sidecar(WithEnvironment):
     @classmethod
     def _require_startup_port(cls, value: Probe | None) -> Probe | None:
         if value is not None and value.port is None:
-            raise ValueError("has no port; a sidecar has none of its own, add port: NUMBER")
+            raise ValueError("has no port, and a sidecar has no default; add port: NUMBER")
         return value and raise_if_any(value, _startup_mistakes(value))
 
 
@@ -316,7 +316,7 @@ class Vpc(Model):
         keys = [key for key in ("network", "subnetwork", "tags") if info.data.get(key)]
         mistakes: list[Mistake] = []
         if value is not None and keys:
-            mistakes.append(((), f"and {keys[0]} are both there; a connector has a network of its own, keep one"))
+            mistakes.append(((), f"can't be combined with {keys[0]}: a connector has a network of its own; keep one"))
         if value is None and keys in ([], ["tags"]) and {"network", "subnetwork"} <= info.data.keys():
             mistakes.append(
                 ((PARENT, "subnetwork"), "missing, and network too; write one of them, such as network: default")

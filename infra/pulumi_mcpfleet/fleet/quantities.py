@@ -70,9 +70,9 @@ def gpu_mistakes(gpu: str | None, cpu: str | None, memory: str | None) -> Iterat
     if gpu == LARGE_GPU:
         return
     if cpu is not None and cpus(cpu) > _MAX_CPUS:
-        yield (PARENT, "cpu"), f"{cpu} CPUs are there with gpu: {LARGE_GPU} alone; write {_MAX_CPUS} or less"
+        yield (PARENT, "cpu"), f"{cpu} CPUs need gpu: {LARGE_GPU}; write {_MAX_CPUS} or less"
     if memory is not None and mebibytes(memory) > _MAX_MEMORY:
-        yield (PARENT, "memory"), f"{memory} are there with gpu: {LARGE_GPU} alone; write 32Gi or less"
+        yield (PARENT, "memory"), f"{memory} needs gpu: {LARGE_GPU}; write 32Gi or less"
 
 
 def _number_to_text(value: Any) -> Any:

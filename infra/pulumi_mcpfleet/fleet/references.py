@@ -103,6 +103,6 @@ NfsServer = Annotated[
 NfsPath = Annotated[
     str,
     Field(max_length=1024),
-    matching(r"/([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?", "is not what a server exports; write it as /share"),
+    matching(r"/([A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*)?", "is not the path of an export; write it as /share"),
     FieldDoc("path", "paths", "`/` first, no `/` last"),
 ]

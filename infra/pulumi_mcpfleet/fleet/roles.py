@@ -28,7 +28,7 @@ _RUNS_CODE: Final = (
 )
 _POWERFUL: Final = (
     (r"roles/viewer", "reads everything in the project"),
-    (r"(projects|organizations)/.+", "is of your own, and nobody sees here what it holds"),
+    (r"(projects|organizations)/.+", "is a custom role, whose permissions mcpfleet does not know"),
     (r"roles/iam\.(?!\w*[vV]iewer$).+", "can make its account another one, or change who may do what"),
     (r"roles/secretmanager\.secret(Accessor|VersionManager)", "reads or changes every secret of the project"),
     (r"roles/cloudkms\.\w*([dD]ecrypter|[sS]igner)\w*", "decrypts or signs with every key of the project"),
@@ -61,7 +61,7 @@ def _check_plain_role(value: str) -> str:
     if effect is not None:
         instead = "; a secret of its own goes into secrets instead" if "secretmanager" in value else ""
         raise ValueError(
-            f"{value} {effect}, and whoever misleads the server gets that; take a lesser role{instead},"
+            f"{value} {effect}, and an attacker who misleads the server could use that; take a lesser role{instead},"
             f" or say why it is"
             f' needed: {{role: {value}, reason: "…"}}'
         )

@@ -27,9 +27,13 @@ def plain_secret_mistakes(env: Mapping[str, str]) -> Iterator[Mistake]:
 
 
 def _check_build_args(value: Mapping[str, str]) -> Mapping[str, str]:
-    message = "looks like a secret, which everyone who has the image could read, and a build is given none; remove it"
+    message = "looks like a secret, which everyone who has the image could read; remove it"
     mistakes: list[Mistake] = [((name,), message) for name in value if values.looks_like_secret(name, value[name])]
-    mistakes += [((name,), "holds a NUL, which no build takes; remove it") for name in value if "\0" in value[name]]
+    mistakes += [
+        ((name,), "contains a NUL character, which no build accepts; remove it")
+        for name in value
+        if "\0" in value[name]
+    ]
     return raise_if_any(value, mistakes)
 
 
@@ -94,9 +98,9 @@ def mount_mistakes(mounts_by_key: Mapping[str, str], existing: Mounts, *, shared
     for key, folder in mounts_by_key.items():
         for other, content in used.items():
             if folder == other and not (shared and other not in existing):
-                yield (key,), f"is mounted at {folder}, where {content} is already; write another place"
+                yield (key,), f"is mounted at {folder}, where {content} is already; write another path"
             elif folder.startswith(f"{other}/") or other.startswith(f"{folder}/"):
-                yield (key,), f"at {folder} and {content} at {other} would hide each other; write another place"
+                yield (key,), f"at {folder} and {content} at {other} would hide each other; write another path"
         used[folder] = key
 
 

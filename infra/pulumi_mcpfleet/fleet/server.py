@@ -31,7 +31,7 @@ _SESSIONS_NEED_ONE_INSTANCE: Final = (
     " calls would fail with 404; write max_instances: 1, or sessions: stateless"
 )
 _SSE_NEEDS_ONE_INSTANCE: Final = (
-    "instances cannot serve sse: a message would reach an instance that has not its stream; write max_instances: 1, or"
+    "instances cannot serve sse: a message would reach an instance without its stream; write max_instances: 1, or"
     " leave sse out of transports"
 )
 
@@ -202,8 +202,8 @@ class Server(Workload):
     def _refuse_oauth_behind_bridge(cls, value: Access, info: ValidationInfo) -> Access:
         if isinstance(value, OauthAccess) and is_bridged(info.data.get("source")):
             raise ValueError(
-                "oauth leaves the check of tokens to the server, and a stdio server behind the bridge checks none:"
-                " everybody could call; write iam or iap"
+                "with oauth the server itself must check tokens, and a stdio server behind the bridge does not:"
+                " anybody could call; write iam or iap"
             )
         return value
 
@@ -274,7 +274,7 @@ class Server(Workload):
         for name in ("startup", "liveness", "readiness"):
             probe: Probe | None = getattr(value, name)
             if probe is not None and probe.path and http2:
-                message = "is asked in HTTP/1, and use_http2 has the container speak HTTP/2; remove one of them"
+                message = "is a probe by HTTP/1, and with use_http2 the container speaks HTTP/2; remove one of them"
                 mistakes.append(((name, "path"), message))
             elif name != "startup" and probe and not probe.path and probe.grpc is None and health_path is None:
                 mistakes.append(((name, "path"), "missing, and health_path too; add path: /ready, or grpc: {}"))
@@ -301,7 +301,7 @@ class Server(Workload):
     def _check_domain(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and info.data.get("ingress") == "internal":
             raise ValueError(
-                f"{value} leads to a load balancer, which ingress: internal keeps out; write internal-and-lb"
+                f"{value} needs a load balancer, whose requests ingress: internal refuses; write internal-and-lb"
             )
         return value
 
@@ -312,7 +312,7 @@ class Server(Workload):
             return value
         mistakes: list[Mistake] = []
         if "domain" in info.data and info.data["domain"] is None:
-            mistakes.append(((), f"is a path of a domain, and there is none; add domain: {_EXAMPLE}, or remove it"))
+            mistakes.append(((), f"needs a domain; add domain: {_EXAMPLE}, or remove it"))
         path: str = info.data.get("path", value)
         if path != value and not path.startswith(f"{value}/"):
             mistakes.append(((PARENT, "path"), f"{path} is not below domain_path; write path: {value}{path}"))
@@ -326,7 +326,7 @@ class Server(Workload):
     @classmethod
     def _check_default_url(cls, value: bool, info: ValidationInfo) -> bool:
         if not value and "domain" in info.data and info.data["domain"] is None:
-            raise ValueError("off leaves no URL at which the server answers; add domain: mcp.acme.dev, or remove it")
+            raise ValueError("false leaves the server without a URL; add domain: mcp.acme.dev, or remove it")
         return value
 
 

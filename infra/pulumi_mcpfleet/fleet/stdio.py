@@ -26,7 +26,7 @@ NpmName = Annotated[
 _NPM_VERSION: Final = r"[\^~]?[0-9][0-9A-Za-z.+-]{0,100}"
 NpmVersion = Annotated[
     str,
-    values.matching(_NPM_VERSION, "is no version; write it as 3.25.76 or ^3.25.76"),
+    values.matching(_NPM_VERSION, "is not a version; write it as 3.25.76 or ^3.25.76"),
     FieldDoc("version", "versions", "`VERSION`, `^VERSION` or `~VERSION`", pattern(_NPM_VERSION)),
 ]
 
@@ -146,15 +146,15 @@ class StdioServer(Model):
             return value  # one of the keys has a mistake of its own
         forms = [name for name in ("npm", "pypi", "image") if info.data[name] is not None]
         if len(forms) > 1:
-            raise MistakesError([((PARENT,), f"says {' and '.join(forms)} at once; keep one")])
+            raise MistakesError([((PARENT,), f"has {' and '.join(forms)} together; keep only one")])
         if not forms and value and value[0] in _RUNNERS:
             package = next((word for word in value[1:] if not word.startswith("-")), "NAME")
             message = f"{value[0]} would fetch a package whenever it starts; write {_RUNNERS[value[0]].format(package)}"
             raise MistakesError([((), f"{message}, and what comes after the package as args")])
         if not forms:
-            message = 'says no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
+            message = 'names no package; add npm: "NAME@VERSION", pypi: "NAME==VERSION", or image and command'
             raise MistakesError([((PARENT,), message)])
-        mistakes = [((), "missing; say how the server in the image is started, such as [acme-tools, --stdio]")]
+        mistakes = [((), "missing; add the command that starts the server in the image, such as [acme-tools, --stdio]")]
         return raise_if_any(value, mistakes if forms == ["image"] and not value else [])
 
 
@@ -198,13 +198,13 @@ class Stdio(Model):
     @classmethod
     def _check_build_args(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         supported = ("BASE_IMAGE", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
-        message = "is no ARG of the Dockerfile that is made for a package, which has BASE_IMAGE; remove it"
+        message = "is not an ARG of the Dockerfile that is generated for a package, which has BASE_IMAGE; remove it"
         return raise_if_any(value, [((name,), message) for name in value if name.upper() not in supported])
 
 
 def _check_server_version(value: str) -> str:
     if not re.fullmatch(NAME_AND_VERSION, value) or value.endswith("@latest"):
-        raise ValueError(f"{value[:100]!r} is no version of a server; write it as io.github.acme/weather@1.2.0")
+        raise ValueError(f"{value[:100]!r} is not a version of a server; write it as io.github.acme/weather@1.2.0")
     return value
 
 
@@ -284,7 +284,7 @@ def missing_variables(source: object, env: Mapping[str, str], secrets: Iterable[
         if variable.name not in given_names:
             advice = "add {secret: NAME, version: NUMBER}" if variable.secret else "add a text"
             path = (variable.name,) if variable.secret else (PARENT, "env", variable.name)
-            yield path, f"missing; {advice}: the server asks for it ({variable.description})"
+            yield path, f"missing; {advice}: the server requires it ({variable.description})"
 
 
 def is_bridged(source: object) -> bool:
@@ -307,5 +307,5 @@ def lock_mistake(source: object, root: Path) -> Mistake | None:
         return ("stdio", "image"), message
     if lock.exists(root):
         return None
-    message = f"{lock.package} has no lock in {LOCKS}, and what it brings along could change with each build; run"
+    message = f"{lock.package} has no lock in {LOCKS}, and its dependencies could change with each build; run"
     return ("stdio", lock.kind), f"{message} `{COMMAND}` and commit what it writes"

@@ -142,7 +142,7 @@ def _check_folder(value: str, info: ValidationInfo) -> str:
     if not value.strip() or "\0" in value:
         raise ValueError("is empty; write a folder that holds a Dockerfile, such as ./my_server")
     if folder.is_absolute() or value.startswith("~"):
-        raise ValueError(f"{value!r} is a place on one machine; write the folder as seen from Pulumi.yaml")
+        raise ValueError(f"{value!r} is not a relative path; write the folder as seen from Pulumi.yaml")
     root = cast("dict[str, Path | None]", info.context or {}).get("root")
     if root is not None and (problem := folder_problem(root, value)):
         raise ValueError(problem)
@@ -359,14 +359,12 @@ def check_mount_path(value: str) -> str:
         or "/../" in f"{value}/"
         or "/./" in f"{value}/"
     ):
-        raise ValueError(f"{value[:200]!r} is not a place in a container; write it as /data: / first, no / last")
+        raise ValueError(f"{value[:200]!r} is not a path in a container; write it as /data: / first, no / last")
     top = next((place for place in _UNMOUNTABLE if value == place or value.startswith(f"{place}/")), None)
     if top:
-        raise ValueError(f"Cloud Run mounts nothing at {top}; write another place, such as /data")
+        raise ValueError(f"Cloud Run allows no mounts at {top}; write another path, such as /data")
     if value == _HIDDEN_BY_MOUNT:
-        raise ValueError(
-            f"{value} would be hidden, names of users and hosts with it; write a folder in it: /etc/secrets"
-        )
+        raise ValueError(f"{value} would hide the names of users and hosts; write a folder in it: /etc/secrets")
     return value
 
 

@@ -58,7 +58,7 @@ class GcsVolume(Model):
 def _refuse_number(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         # YAML reads 0400 as the number 256 or as 400, by its version: the user's intention is lost.
-        raise ValueError(f'{value} is a number, which YAML reads in one base or another; write it as "0440"')  # noqa: TRY004
+        raise ValueError(f'{value} is a number, which YAML reads as decimal or as octal; write it as "0440"')  # noqa: TRY004
     return value
 
 
@@ -72,9 +72,7 @@ def _check_mode(value: str) -> str:
             f'{value[:20]!r} is not a mode; write it as "0440": 0, then a digit each for owner, group, all'
         )
     if int(value, 8) & 0o222:
-        raise ValueError(
-            f'{value} lets somebody write, which Cloud Run takes away; write "0{int(value, 8) & 0o555:03o}"'
-        )
+        raise ValueError(f'{value} has a write bit, which Cloud Run removes; write "0{int(value, 8) & 0o555:03o}"')
     return value
 
 
@@ -154,7 +152,7 @@ class SecretVolume(Model):
         mistakes: list[Mistake] = []
         if value and keys:
             mistakes.append(
-                ((), f"and {keys[0]} are both there; keep items for several files, version and file for one")
+                ((), f"can't be combined with {keys[0]}; keep items for several files, or version and file for one")
             )
         elif not value:
             examples = {"version": 'version: "1"', "file": "file: tools.yaml"}

@@ -301,7 +301,7 @@ class Workload(WithEnvironment):
     @classmethod
     def _check_gpu_zonal_redundancy(cls, value: bool, info: ValidationInfo) -> bool:
         if not value and "gpu" in info.data and info.data["gpu"] is None:
-            raise ValueError("false is about a GPU, and there is none; add gpu: nvidia-l4, or remove it")
+            raise ValueError("false applies only to a GPU, and there is none; add gpu: nvidia-l4, or remove it")
         return value
 
     @field_validator("cloudsql_instances", mode="after")
@@ -314,7 +314,7 @@ class Workload(WithEnvironment):
             info.data.get("secrets", {})
         )
         mistakes: list[Mistake] = [
-            ((), f"are seen in {SQL_MOUNT}, where {name} is; write another place for that")
+            ((), f"are seen in {SQL_MOUNT}, where {name} is already; write another path for it")
             for name, mount in used.items()
             if f"{mount}/".startswith(f"{SQL_MOUNT}/")
         ]
@@ -328,7 +328,7 @@ class Workload(WithEnvironment):
     @classmethod
     def _check_vpc(cls, value: Vpc | None, info: ValidationInfo) -> Vpc | None:
         mistakes: list[Mistake] = [
-            ((PARENT, "volumes", name), "needs vpc, over which its server is reached; add vpc: {network: default}")
+            ((PARENT, "volumes", name), "needs vpc to reach its server; add vpc: {network: default}")
             for name, volume in info.data.get("volumes", {}).items()
             if value is None and isinstance(volume, NfsVolume)
         ]
@@ -340,7 +340,7 @@ class Workload(WithEnvironment):
         path = info.data.get("health_path")
         if value and path is not None:
             raise ValueError(
-                f"does not go with health_path ({path}): Cloud Run's probes by HTTP speak HTTP/1; leave health_path"
+                f"can't be combined with health_path ({path}): Cloud Run's HTTP probes speak HTTP/1; leave health_path"
                 " out, and of what is built here write the source as folder"
             )
         return value

@@ -260,7 +260,9 @@ RUN {tools} \\
 
 def _image_stages(server: StdioSpec) -> str:
     if not server.command:
-        raise BuildPlanError.of("command", "missing; say how the server in the image is started: [my-server, --stdio]")
+        raise BuildPlanError.of(
+            "command", "missing; add the command that starts the server in the image: [my-server, --stdio]"
+        )
     # The bridge's environment is created again in this image, because another system has another Python.
     return f"""\
 FROM {server.image}

@@ -61,7 +61,7 @@ def test_a_server_behind_the_bridge_may_not_be_told_to_check_tokens(source, acce
     found = mistakes({"source": BRIDGED[source], "access": ACCESS[access]})
     if access == "oauth":
         (line,) = found
-        assert line.startswith("fleet.servers.tool.access: oauth leaves the check of tokens to the server")
+        assert line.startswith("fleet.servers.tool.access: with oauth the server itself must check tokens, and")
         assert "write iam or iap" in line
     else:
         assert found == []
@@ -75,7 +75,7 @@ def test_a_client_may_have_only_what_is_checked_in_front_of_it(source, topology,
     found = mistakes({"source": {**IMAGE, "port": 5000}}, client)
     if access == "oauth":
         (line,) = found
-        assert line.startswith("fleet.clients.assistant.access: oauth leaves the check of tokens to the service itself")
+        assert line.startswith("fleet.clients.assistant.access: with oauth the service itself must check tokens, and a")
         assert "write iam, or iap" in line
     else:
         assert found == []
@@ -102,7 +102,7 @@ def test_an_editor_offers_a_client_no_access_that_the_fleet_refuses(access):
 def test_a_client_that_says_two_kinds_or_an_unknown_one_is_told_so():
     both = {"source": IMAGE, "access": {**ACCESS["iam"], **ACCESS["public"]}}
     assert mistakes({"source": IMAGE}, both) == [
-        "fleet.clients.assistant.access: says iam and public at once; keep one"
+        "fleet.clients.assistant.access: has iam and public together; keep only one"
     ]
     odd = {"source": IMAGE, "access": {"password": {}}}
     (line,) = mistakes({"source": IMAGE}, odd)

@@ -364,7 +364,7 @@ def test_a_preview_says_which_state_callers_share_and_the_way_out(build, root, m
     ("source", "line"),
     [
         ({"folder": "./nowhere"}, "source.folder: there is no nowhere beside Pulumi.yaml"),
-        ({"folder": "/srv"}, "source.folder: '/srv' is a place on one machine"),
+        ({"folder": "/srv"}, "source.folder: '/srv' is not a relative path; write"),
         ({"folder": "./own"}, "source.dockerfile: there is no Dockerfile, pyproject.toml"),
         ({"folder": "./weather", "installer": "uv"}, "source.installer: uv needs uv.lock"),
         ({"folder": "./weather", "dockerfile": "../x"}, "source.dockerfile: '../x' is not a path within the source"),
@@ -419,13 +419,13 @@ def test_a_preview_says_which_state_callers_share_and_the_way_out(build, root, m
             {"git": {"url": "ssh://git@h/x.git", "ref": "a", "token": {"secret": "s", "version": "1"}}},
             "source.git.token: a token is sent to https:// addresses only",
         ),
-        ({"stdio": {}}, "source.stdio: says no package; add npm:"),
-        ({"stdio": {"npm": "a@1.0.0", "pypi": "a==1"}}, "source.stdio: says npm and pypi at once; keep one"),
+        ({"stdio": {}}, "source.stdio: names no package; add npm:"),
+        ({"stdio": {"npm": "a@1.0.0", "pypi": "a==1"}}, "source.stdio: has npm and pypi together; keep only one"),
         ({"stdio": {"npm": "a"}}, "source.stdio.npm: 'a' is not a package with a version; write NAME@VERSION"),
         ({"stdio": {"npm": "a@^1"}}, "source.stdio.npm: 'a@^1' is not a package with a version"),
         ({"stdio": {"npm": 'a@1" && rm'}}, "source.stdio.npm: "),
         ({"stdio": {"pypi": "a>=1"}}, "source.stdio.pypi: 'a>=1' is not a package with a version; write NAME==VERSION"),
-        ({"stdio": {"image": "a/b"}}, "source.stdio.command: missing; say how the server in the image is started"),
+        ({"stdio": {"image": "a/b"}}, "source.stdio.command: missing; add the command that starts the server in the"),
     ],
 )
 def test_a_mistake_in_a_source_is_one_line_under_its_path(root, source, line):
@@ -441,7 +441,7 @@ def test_a_mistake_in_a_source_is_one_line_under_its_path(root, source, line):
 @pytest.mark.parametrize("source", [{"stdio": {"pypi": "a==1"}}, {"git": GIT, "speaks": "stdio"}])
 def test_a_stdio_server_is_not_opened_to_everybody_by_an_access_that_the_bridge_does_not_check(source):
     server = {"source": source, "access": {"oauth": {"issuer": "https://login.acme.dev"}}}
-    with pytest.raises(FleetError, match=r"^fleet\.servers\.echo\.access: oauth leaves the check of tokens"):
+    with pytest.raises(FleetError, match=r"^fleet\.servers\.echo\.access: with oauth the server itself must"):
         parse_fleet({"region": "europe-west1", "servers": {"echo": server}})
 
 

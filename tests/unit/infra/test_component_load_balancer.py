@@ -162,7 +162,7 @@ REFUSED = [
     (
         {"aa": {**SOURCE, "domain_path": "/mcp"}},
         "shared",
-        "aa.domain_path: is a path of a domain, and there is none; add domain: mcp.acme.dev, or remove it",
+        "aa.domain_path: needs a domain; add domain: mcp.acme.dev, or remove it",
     ),
 ]
 

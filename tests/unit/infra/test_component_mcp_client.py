@@ -232,7 +232,7 @@ REFUSED = [
     (
         {"calls": ["toolbox"]},
         {"access": {"oauth": {"issuer": "https://id.acme.dev"}}},
-        "calls[0]: toolbox asks for a login that an account's ID token is not",
+        "calls[0]: toolbox requires an OAuth token, and an account's ID token is",
     ),
     ({"secrets": {"MCP_SERVERS": {"secret": "x", "version": "1"}}}, {}, "secrets.MCP_SERVERS: is set by the fleet"),
     (
@@ -251,11 +251,11 @@ REFUSED = [
     ({"source": {"image": "ghcr.io/a/b:1"}}, {}, "source.image: Cloud Run does not pull from ghcr.io"),
     ({"cpu": "4", "memory": "256Mi"}, {}, "memory: 256Mi"),
     ({"cpu": "0.5", "memory": "256Mi", "concurrency": 2}, {}, "concurrency: 2 needs a whole CPU and cpu is 0.5"),
-    ({"access": {"iap": {}}}, {}, "access.iap: lets in members of the project's organization only"),
+    ({"access": {"iap": {}}}, {}, "access.iap: accepts only members of the project's organization with"),
     (
         {"calls": ["toolbox"]},
         {"access": {"iam": {"invokers": []}}, "ingress": "internal"},
-        "calls[0]: toolbox lets in the project's networks only (ingress: internal); add vpc",
+        "calls[0]: toolbox accepts requests only from the project's networks (ingress: internal); add vpc",
     ),
 ]
 
@@ -285,13 +285,15 @@ def test_the_mesh_does_not_lead_through_iap():
     vpc = {"network": "default", "all_traffic": True}
     meshed = {"source": {"image": "a/b"}, "calls": ["proxied"], "topology": "mesh", "vpc": vpc}
     fleet = {"region": "europe-west1", "organization": "108152342316", "servers": servers}
-    with pytest.raises(FleetError, match=r"calls\[0\]: proxied is behind IAP, which takes no token of the mesh's"):
+    with pytest.raises(
+        FleetError, match=r"calls\[0\]: proxied is behind IAP, which does not accept the mesh's tokens;"
+    ):
         parse_fleet({**fleet, "clients": {"assistant": meshed}})
 
 
 def test_a_client_and_a_server_cannot_share_a_name():
     clients = {"reference": {"source": {"image": "a/b"}, "calls": ["toolbox"]}}
-    with pytest.raises(FleetError, match=r"fleet\.clients\.reference: is a server's name, too"):
+    with pytest.raises(FleetError, match=r"fleet\.clients\.reference: is also a server's name, and"):
         parse_fleet({"region": "europe-west1", "servers": SERVERS, "clients": clients})
 
 

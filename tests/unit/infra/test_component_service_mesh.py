@@ -142,11 +142,15 @@ def test_a_server_in_several_regions_has_a_group_in_each_beside_those_of_its_dom
 @pytest.mark.parametrize(
     ("client", "server", "said"),
     [
-        ({"vpc": None}, {}, "vpc: missing; a mesh takes what a client sends into a VPC network, add vpc"),
-        ({"vpc": {"subnetwork": "s"}}, {}, "vpc.network: missing; the names of the mesh are known in a network"),
+        ({"vpc": None}, {}, "vpc: missing; the mesh needs a VPC network for the client's requests, add vpc"),
+        ({"vpc": {"subnetwork": "s"}}, {}, "vpc.network: missing; the mesh's names are resolved in a network, so"),
         ({}, {"domain": "a.dev", "default_url": False}, "calls[0]: toolbox has default_url: false, and the mesh calls"),
-        ({}, {"access": {"oauth": {"issuer": "https://id.acme.dev"}}}, "calls[0]: toolbox asks for a login"),
-        ({}, {"ingress": "internal"}, "calls[0]: toolbox lets in the project's networks only (ingress: internal)"),
+        ({}, {"access": {"oauth": {"issuer": "https://id.acme.dev"}}}, "calls[0]: toolbox requires an OAuth"),
+        (
+            {},
+            {"ingress": "internal"},
+            "calls[0]: toolbox accepts requests only from the project's networks (ingress: internal)",
+        ),
     ],
 )
 def test_a_client_that_cannot_be_in_the_mesh_is_refused_under_its_path(client, server, said):

@@ -135,7 +135,7 @@ REFUSED = [
     ({"source": {"stdio": {"pypi": "a==1", "install_scripts": ["a"]}}}, "source.stdio.install_scripts: is for a packa"),
     (
         {"source": {"stdio": {"pypi": "a==1"}, "build_args": {"BASE_IMGE": "b"}}},
-        "source.build_args.BASE_IMGE: is no ARG of the Dockerfile that is made",
+        "source.build_args.BASE_IMGE: is not an ARG of the Dockerfile that is",
     ),
     (
         {
@@ -145,17 +145,17 @@ REFUSED = [
                 "build_secrets": {"A": {"secret": "a", "version": "1"}},
             }
         },
-        "source.build_secrets: are given to no build of Cloud Build's",
+        "source.build_secrets: are not supported with Cloud Build; remove",
     ),
-    ({"source": {"folder": "./x", "bounds": ["mcp < 2"]}}, "source.bounds[0]: 'mcp < 2' is no requirement"),
-    ({"source": {"folder": "./x", "before": "June"}}, "source.before: 'June' is no date; write it as 2026-06-30"),
+    ({"source": {"folder": "./x", "bounds": ["mcp < 2"]}}, "source.bounds[0]: 'mcp < 2' is not a requirement;"),
+    ({"source": {"folder": "./x", "before": "June"}}, "source.before: 'June' is not a date; write it as 2026-06-30"),
     ({"source": {"folder": "./x", "extras": ["a b"]}}, "source.extras[0]: 'a b' is not the name of an extra"),
     ({"source": {"folder": "./x", "package": "-x"}}, "source.package: '-x' is not a package's name or folder"),
     ({"source": {"folder": "./x", "target": "a b"}}, "source.target: 'a b' is not a stage's name"),
     ({"source": {"svn": {}}}, "source: unknown kind of source: 'svn'; there is build, image, folder, git, stdio"),
     ({"source": {"biuld": "./x"}}, "source: unknown kind of source: 'biuld'; did you mean build?"),
     ({"source": {}}, "source: is empty; say which kind of source: build | image | folder | git | stdio"),
-    ({"source": {"build": "./x", "image": "a/b"}}, "source: says build and image at once; keep one"),
+    ({"source": {"build": "./x", "image": "a/b"}}, "source: has build and image together; keep only one"),
     ({"source": None}, "source: nothing (null) is not a mapping; write source: {build: ./my_server}, or"),
     ({"source": "./x"}, 'source: "./x" is not a mapping; write source: {build: ./my_server}, or one of image, folder'),
     ({"source": {"npm": "a@1"}}, "source: write npm as fleet.servers.echo.source.stdio.npm"),
@@ -197,8 +197,8 @@ REFUSED = [
     ({"access": []}, 'access: [] is not a mapping; write access: {iam: {invokers: ["group:mcp-users@'),
     ({"access": {"iam": {"invoker": []}}}, "access.iam.invoker: unknown key; did you mean invokers?"),
     # a source that is built
-    ({"source": {"build": "/srv/x"}}, "source.build: '/srv/x' is a place on one machine; write"),
-    ({"source": {"build": "~/x"}}, "source.build: '~/x' is a place on one machine; write"),
+    ({"source": {"build": "/srv/x"}}, "source.build: '/srv/x' is not a relative path; write the"),
+    ({"source": {"build": "~/x"}}, "source.build: '~/x' is not a relative path; write the"),
     ({"source": {"build": " "}}, "source.build: is empty; write a folder that holds a Dockerfile"),
     (
         {"source": {"build": "./x", "build_args": {"A-B": "1"}}},

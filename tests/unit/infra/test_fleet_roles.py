@@ -109,7 +109,7 @@ def test_no_reason_is_good_enough_for_the_whole_project(role):
     "reason", ["", "because", " " * 20, "a\nb" * 10, "x" * 257, "makes a topic\ufe0f", "makes a\u202etopic"]
 )
 def test_a_reason_says_something(reason):
-    assert "roles[0].reason: has to say" in refusal({"role": "roles/run.admin", "reason": reason})
+    assert "roles[0].reason: must explain," in refusal({"role": "roles/run.admin", "reason": reason})
 
 
 def test_a_role_without_its_reason_and_an_unknown_key_are_named():

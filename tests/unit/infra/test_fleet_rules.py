@@ -70,9 +70,9 @@ REFUSED = [
     ({"secrets": {"PORT": SECRET}}, "secrets.PORT: PORT is Cloud Run's own; remove it"),
     ({"secrets": {"MCPFLEET_PATH": SECRET}}, "secrets.MCPFLEET_PATH: MCPFLEET_PATH is set by mcpfleet; remove it"),
     ({"secrets": {"/key": SECRET}}, "secrets[\"/key\"]: /key would hide the container's whole root; write a file in"),
-    ({"secrets": {"/etc/key": SECRET}}, 'secrets["/etc/key"]: /etc would be hidden, names of users and hosts with it'),
-    ({"secrets": {"/dev/a/key": SECRET}}, 'secrets["/dev/a/key"]: Cloud Run mounts nothing at /dev; write another'),
-    ({"secrets": {"/a/../b": SECRET}}, "secrets[\"/a/../b\"]: '/a/../b' is not a place in a container; write it as"),
+    ({"secrets": {"/etc/key": SECRET}}, 'secrets["/etc/key"]: /etc would hide the names of users and hosts; write a'),
+    ({"secrets": {"/dev/a/key": SECRET}}, 'secrets["/dev/a/key"]: Cloud Run allows no mounts at /dev; write'),
+    ({"secrets": {"/a/../b": SECRET}}, "secrets[\"/a/../b\"]: '/a/../b' is not a path in a container; write it as"),
     ({"env": {"KEY": "x"}, "secrets": {"KEY": SECRET}}, "secrets.KEY: is set in env as well; keep one"),
     (
         {"secrets": {"/run/a": SECRET, "/run/b": {**SECRET, "secret": "other"}}},
@@ -80,32 +80,35 @@ REFUSED = [
     ),
     (
         {"secrets": {"/run/a": SECRET, "/run/keys/b": SECRET}},
-        'secrets["/run/keys/b"]: at /run/keys and /run/a at /run would hide each other; write another place',
+        'secrets["/run/keys/b"]: at /run/keys and /run/a at /run would hide each other; write another path',
     ),
     # volumes
     ({"volumes": {"v": {"mount": "/v"}}}, "volumes.v: has no kind; say which kind of volume: memory | disk | gcs"),
     ({"volumes": {"v": {"cloudSql": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'cloudSql'; write clo"),
-    ({"volumes": {"v": {"nfs": EXPORT, "mount": "/v"}}}, "volumes.v: needs vpc, over which its server is reached; add"),
+    ({"volumes": {"v": {"nfs": EXPORT, "mount": "/v"}}}, "volumes.v: needs vpc to reach its server; add"),
     (
         {**VPC, "execution_environment": "gen1", "volumes": {"v": {"nfs": EXPORT, "mount": "/v"}}},
         "volumes.v: needs execution_environment: gen2, which mounts file systems; gen1 does not",
     ),
-    (secret_volume(version="1", file="a", items=ITEMS), "volumes.v.items: and version are both there; keep items for"),
+    (
+        secret_volume(version="1", file="a", items=ITEMS),
+        "volumes.v.items: can't be combined with version; keep items for",
+    ),
     (secret_volume(file="a"), 'volumes.v.version: missing; add version: "1"'),
     (secret_volume(version="1"), "volumes.v.file: missing; add file: tools.yaml"),
     (secret_volume(items={"../a": {"version": "1"}}), "volumes.v.items[\"../a\"]: '../a' is not a file in the folder"),
-    (secret_volume(items=ITEMS, mode=400), 'volumes.v.mode: 400 is a number, which YAML reads in one base or another'),
-    (secret_volume(items=ITEMS, mode="0640"), 'volumes.v.mode: 0640 lets somebody write, which Cloud Run takes away'),
+    (secret_volume(items=ITEMS, mode=400), 'volumes.v.mode: 400 is a number, which YAML reads as decimal or as octal;'),
+    (secret_volume(items=ITEMS, mode="0640"), 'volumes.v.mode: 0640 has a write bit, which Cloud Run removes; write'),
     (secret_volume(items=ITEMS, mode="9"), "volumes.v.mode: '9' is not a mode; write it as \"0440\": 0, then a digit"),
     # Cloud SQL
     ({"cloudsql_instances": ["tools"]}, "cloudsql_instances[0]: 'tools' is not a connection name; write PROJECT:REG"),
     (
         {"cloudsql_instances": SQL, "volumes": {"v": {"memory": "64Mi", "mount": "/cloudsql/v"}}},
-        "cloudsql_instances: are seen in /cloudsql, where v is; write another place for that",
+        "cloudsql_instances: are seen in /cloudsql, where v is already; write another path for it",
     ),
     (
         {"cloudsql_instances": SQL, "secrets": {"/cloudsql/key": SECRET}},
-        "cloudsql_instances: are seen in /cloudsql, where /cloudsql/key is; write another place for that",
+        "cloudsql_instances: are seen in /cloudsql, where /cloudsql/key is already; write another path for it",
     ),
     (
         {"cloudsql_instances": SQL, "volumes": {"cloudsql": {"memory": "64Mi", "mount": "/v"}}},
@@ -119,12 +122,15 @@ REFUSED = [
     ({"cpu": 2, "memory": "8Gi", "gpu": "a100"}, 'gpu: "a100" is not known; write one of \'nvidia-l4\' or'),
     ({"cpu": 8, "memory": "80Gi", **LARGE_GPU}, "gpu: nvidia-rtx-pro-6000 needs at least 20 CPUs and cpu is 8; rais"),
     ({"cpu": 20, "memory": "32Gi", **LARGE_GPU}, "gpu: nvidia-rtx-pro-6000 needs at least 80Gi and memory is 32Gi"),
-    ({"cpu": 20, "memory": "32Gi"}, "cpu: 20 CPUs are there with gpu: nvidia-rtx-pro-6000 alone; write 8 or less"),
-    ({"cpu": 8, "memory": "80Gi", **WITH_GPU}, "memory: 80Gi are there with gpu: nvidia-rtx-pro-6000 alone; write 32"),
+    ({"cpu": 20, "memory": "32Gi"}, "cpu: 20 CPUs need gpu: nvidia-rtx-pro-6000; write 8 or less"),
+    ({"cpu": 8, "memory": "80Gi", **WITH_GPU}, "memory: 80Gi needs gpu: nvidia-rtx-pro-6000; write 32"),
     ({"cpu": 19}, "cpu: '19' is not an amount of CPU that Cloud Run has; write \"1\", \"2\""),
-    ({"gpu_zonal_redundancy": False}, "gpu_zonal_redundancy: false is about a GPU, and there is none; add gpu: nvid"),
+    (
+        {"gpu_zonal_redundancy": False},
+        "gpu_zonal_redundancy: false applies only to a GPU, and there is none; add gpu: nvid",
+    ),
     # protocols, keys, policies, notes
-    ({"use_http2": True, "health_path": "/ok"}, "use_http2: does not go with health_path (/ok): Cloud Run's probes "),
+    ({"use_http2": True, "health_path": "/ok"}, "use_http2: can't be combined with health_path (/ok): Cloud"),
     ({"encryption_key": "k"}, "encryption_key: 'k' is not a key of Cloud KMS in a region; write projects/P/location"),
     ({"encryption_key": KEY.replace("europe", "us")}, "encryption_key: is in us-west1 and the service in europe-wes"),
     ({"binary_authorization": True}, "binary_authorization: true is not text; put the text in quotes"),
@@ -134,22 +140,25 @@ REFUSED = [
     ({"annotations": {"mcpfleet/access": "y"}}, 'annotations["mcpfleet/access"]: mcpfleet/ is the fleet\'s own; write'),
     ({"annotations": {"a b": "y"}}, "annotations[\"a b\"]: 'a b' cannot be an annotation's key; write acme.dev/owner"),
     # network
-    ({"vpc": {"connector": "mcp", "network": "n"}}, "vpc.connector: and network are both there; a connector has a n"),
-    ({"vpc": {"connector": "mcp", "tags": ["t"]}}, "vpc.connector: and tags are both there; a connector has a netwo"),
+    ({"vpc": {"connector": "mcp", "network": "n"}}, "vpc.connector: can't be combined with network: a connector has a"),
+    ({"vpc": {"connector": "mcp", "tags": ["t"]}}, "vpc.connector: can't be combined with tags: a connector has a"),
     ({"vpc": {"connector": "C"}}, "vpc.connector: 'C' is not a connector; write its NAME, or projects/P/locations/REG"),
     ({"volumes": {"v": {"memory": "64Mi"}}}, "volumes.v.mount: missing; add mount: /cache"),
     ({"volumes": {"v": {"memory": "1k", "mount": "/v"}}}, "volumes.v.memory: 1k is out of range; write a size from"),
-    ({"volumes": {"v": {"memory": "64Mi", "mount": "/proc/x"}}}, "volumes.v.mount: Cloud Run mounts nothing at /proc"),
+    (
+        {"volumes": {"v": {"memory": "64Mi", "mount": "/proc/x"}}},
+        "volumes.v.mount: Cloud Run allows no mounts at /proc",
+    ),
     ({"volumes": {"v": {"gcs": {"bucket": "gs://b"}, "mount": "/v"}}}, "volumes.v.gcs.bucket: 'gs://b' is not a buck"),
     ({"volumes": {"V": {"memory": "64Mi", "mount": "/v"}}}, "volumes.V: 'V' is not a volume's name; use at most 63"),
     ({"volumes": {"fleet-v": {"memory": "64Mi", "mount": "/v"}}}, "volumes.fleet-v: 'fleet-v' is not a volume's name"),
     (
         {"volumes": {"a": {"memory": "64Mi", "mount": "/v"}, "b": {"memory": "64Mi", "mount": "/v"}}},
-        "volumes.b: is mounted at /v, where a is already; write another place",
+        "volumes.b: is mounted at /v, where a is already; write another path",
     ),
     (
         {"secrets": {"/v/key": SECRET}, "volumes": {"a": {"memory": "64Mi", "mount": "/v"}}},
-        "volumes.a: is mounted at /v, where the secret /v/key is already; write another place",
+        "volumes.a: is mounted at /v, where the secret /v/key is already; write another path",
     ),
     (
         {"execution_environment": "gen1", "volumes": {"a": {"gcs": {"bucket": "b-1"}, "mount": "/v"}}},
@@ -167,7 +176,7 @@ REFUSED = [
     ),
     (
         {"sidecars": {"redis": {"image": "a/b", "startup": {"period": 1}}}},
-        "sidecars.redis.startup: has no port; a sidecar has none of its own, add port: NUMBER",
+        "sidecars.redis.startup: has no port, and a sidecar has no default; add port: NUMBER",
     ),
     (
         {"sidecars": {"redis": {"image": "a/b", "startup": {"port": 8080}}}},
@@ -183,7 +192,7 @@ REFUSED = [
     ),
     (
         {"sidecars": {"redis": {"image": "a/b", "depends_on": ["redis"]}}},
-        "sidecars.redis.depends_on: waits for itself (redis -> redis); remove one of these",
+        "sidecars.redis.depends_on: depends on itself (redis -> redis); remove one of these",
     ),
     ({"depends_on": ["redis"]}, "depends_on[0]: 'redis' is not a sidecar; there are none"),
     ({"sidecars": SIDECAR, "depends_on": ["rdis"]}, "depends_on[0]: 'rdis' is not a sidecar; there is redis"),
@@ -197,18 +206,30 @@ REFUSED = [
     ),
     # probes
     ({"probes": {"startup": {"period": 61, "failures": 4}}}, "probes.startup: would wait 244 s (period x failures); C"),
-    ({"probes": {"startup": {"period": 241}}}, "probes.startup.period: 241 is too large; of a startup probe write 240"),
+    (
+        {"probes": {"startup": {"period": 241}}},
+        "probes.startup.period: 241 is too large; for a startup probe write 240",
+    ),
     (
         {"sidecars": {"redis": {"image": "a/b", "startup": {"port": 1, "period": 90}}}},
         "sidecars.redis.startup: would wait 270 s (period x failures); Cloud Run waits at most 240 s",
     ),
     ({"probes": {"liveness": {}}}, "probes.liveness.path: missing, and health_path too; add path: /ready"),
-    (probe("liveness", timeout=10), "probes.liveness.timeout: 10 is the period, too, and Cloud Run wants it smaller"),
-    (probe("readiness", timeout=10), "probes.readiness.timeout: 10 is the period, too, and Cloud Run wants it smaller"),
+    (probe("liveness", timeout=10), "probes.liveness.timeout: 10 is also the period, and Cloud Run requires a smaller"),
+    (
+        probe("readiness", timeout=10),
+        "probes.readiness.timeout: 10 is also the period, and Cloud Run requires a smaller",
+    ),
     (probe("readiness", initial_delay=1), "probes.readiness.initial_delay: is not for a readiness probe, which begins"),
-    (probe("readiness", period=301), "probes.readiness.period: 301 is too large; of a readiness probe write 300 or"),
-    ({"use_http2": True, **probe("startup")}, "probes.startup.path: is asked in HTTP/1, and use_http2 has the contain"),
-    ({"probes": {"startup": {"path": "/a", "grpc": {}}}}, "probes.startup.grpc: and path (/a) are both there; a pro"),
+    (probe("readiness", period=301), "probes.readiness.period: 301 is too large; for a readiness probe write 300 or"),
+    (
+        {"use_http2": True, **probe("startup")},
+        "probes.startup.path: is a probe by HTTP/1, and with use_http2 the container",
+    ),
+    (
+        {"probes": {"startup": {"path": "/a", "grpc": {}}}},
+        "probes.startup.grpc: can't be combined with path (/a): a probe",
+    ),
     ({"probes": {"startup": {"grpc": {"service": "a b"}}}}, "probes.startup.grpc.service: 'a b' is not the name of a"),
     ({"probes": {"startup": {"grpc": True}}}, "probes.startup.grpc: true is not a mapping; write grpc: {service: acme"),
     ({"probes": {"liveness": {}}}, "probes.liveness.path: missing, and health_path too; add path: /ready, or grpc: {}"),
@@ -241,26 +262,29 @@ REFUSED = [
     ({"vpc": {}}, "vpc.subnetwork: missing, and network too; write one of them, such as network: default"),
     ({"vpc": {"network": "My Net"}}, "vpc.network: 'My Net' is not a network; write its NAME"),
     ({"vpc": {"network": "n", "tags": ["A"]}}, "vpc.tags[0]: 'A' is not a network tag; use at most 63 of a-z"),
-    ({"ingress": "internal", "domain": "mcp.acme.dev"}, "domain: mcp.acme.dev leads to a load balancer, which ingress"),
+    ({"ingress": "internal", "domain": "mcp.acme.dev"}, "domain: mcp.acme.dev needs a load balancer, whose requests"),
     ({"domain": "https://mcp.acme.dev"}, "domain: 'https://mcp.acme.dev' is not a domain; write it as mcp.acme.dev"),
     ({"domain": "x.run.app"}, "domain: x.run.app is Google's; write a domain whose DNS you control"),
     ({"domain": "a" * 60 + ".dev"}, f"domain: {'a' * 60}.dev has 64 characters; a managed certificate takes at most "),
-    ({"default_url": False}, "default_url: off leaves no URL at which the server answers; add domain: mcp.acme.dev"),
+    ({"default_url": False}, "default_url: false leaves the server without a URL; add domain: mcp.acme.dev"),
     # access
     ({"access": {"public": {}}}, "access.public.reason: missing; add reason: documentation search without private"),
-    ({"access": {"public": {"reason": "because"}}}, "access.public.reason: has to say, in one line of 10 to 256"),
-    ({"access": {"public": {"reason": "documentation \u26a0\ufe0f"}}}, "access.public.reason: has to say"),
-    ({"access": {"public": {"reason": "documentation\x1b[2J search"}}}, "access.public.reason: has to say"),
+    ({"access": {"public": {"reason": "because"}}}, "access.public.reason: must explain, in one line of 10 to 256"),
+    ({"access": {"public": {"reason": "documentation \u26a0\ufe0f"}}}, "access.public.reason: must explain,"),
+    ({"access": {"public": {"reason": "documentation\x1b[2J search"}}}, "access.public.reason: must explain,"),
     ({"access": {"oauth": {}}}, "access.oauth.issuer: missing; add issuer:"),
     ({"access": {"oauth": {"issuer": "http://x.dev"}}}, "access.oauth.issuer: 'http://x.dev' is not an issuer; write"),
     ({"access": {"oauth": {"issuer": "https://x.dev", "scopes": ["a b"]}}}, "access.oauth.scopes[0]: 'a b' is not a "),
-    ({"access": {"iap": {}}}, "access.iap: lets in members of the project's organization only, by Google's OAuth cli"),
+    (
+        {"access": {"iap": {}}},
+        "access.iap: accepts only members of the project's organization with Google's OAuth client,",
+    ),
     (
         {"access": {"iap": {"oauth_client": {**CLIENT, "client_id": "1-a"}}}},
         "access.iap.oauth_client.client_id: '1-a' is not an OAuth client; write its id, which ends in",
     ),
     ({"access": {"iap": {"members": ["allUsers"]}}}, "access.iap.members[0]: allUsers would let anybody call the ser"),
-    ({"access": {**REASON, "iam": {}}}, "access: says iam and public at once; keep one"),
+    ({"access": {**REASON, "iam": {}}}, "access: has iam and public together; keep only one"),
     ({"agent_registry": "on"}, "agent_registry: \"on\" is not known; write one of 'functional-type' or 'entry'"),
     ({"source": {"image": "ghcr.io/a/b:1"}}, "source.image: Cloud Run does not pull from ghcr.io; write registry:"),
     ({"sidecars": {"x": {"image": "quay.io/a/b"}}}, "sidecars.x.image: Cloud Run does not pull from quay.io; write"),
@@ -273,7 +297,7 @@ def test_a_mistake_is_one_line_under_its_path(keys, line):
 
 
 FLEET_REFUSED = [
-    ({"regions": ["europe-west1"]}, "fleet.regions: and region (europe-west1) are both there; keep one"),
+    ({"regions": ["europe-west1"]}, "fleet.regions: can't be combined with region (europe-west1); keep one"),
     ({"registry": {"keep": 0}}, "fleet.registry.keep: 0 is too small; write 1 or more"),
     (
         {"registry": {"remote": "https://ghcr.io"}},

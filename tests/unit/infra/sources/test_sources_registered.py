@@ -104,8 +104,8 @@ def test_declared_variables_are_asked_for_by_name_and_secrets_as_secrets(kept):
     assert secret.startswith(
         "fleet.servers.weather.secrets.WEATHER_KEY: missing; add {secret: NAME, version: NUMBER}: "
     )
-    assert secret.endswith("the server asks for it (Key of the API)")
-    assert plain.startswith("fleet.servers.weather.env.WEATHER_REGION: missing; add a text: the server asks for it")
+    assert secret.endswith("the server requires it (Key of the API)")
+    assert plain.startswith("fleet.servers.weather.env.WEATHER_REGION: missing; add a text: the server requires it (")
 
 
 def test_a_server_that_is_not_looked_up_says_the_command(tmp_path):
@@ -210,9 +210,9 @@ def test_an_answer_that_is_no_such_server_is_not_kept(tmp_path, answer, words):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ({"registry": "weather"}, "is no version of a server; write it as io.github.acme/weather@1.2.0"),
-        ({"registry": "io.github.acme/weather@latest"}, "is no version of a server"),
-        ({"registry": "io.github.acme/weather"}, "is no version of a server"),
+        ({"registry": "weather"}, "is not a version of a server; write it as io.github.acme/weather@1.2.0"),
+        ({"registry": "io.github.acme/weather@latest"}, "is not a version of a server;"),
+        ({"registry": "io.github.acme/weather"}, "is not a version of a server;"),
         ({"registry": SERVER, "registry_url": "http://registry.acme.dev"}, "is not a registry's address; write https:"),
         ({"registry": SERVER, "registry_url": "https://u:p@registry.acme.dev"}, "is not a registry's address"),
     ],
