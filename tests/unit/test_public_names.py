@@ -107,6 +107,7 @@ IMPORTS = {
     "mcpfleet.auth": "IdTokenAuth",
     "mcpfleet.service": "HttpClients servers_of",
     "mcpfleet_server": "serve",
+    "mcpfleet_server.caller": "current_caller",
 }
 """What the guides tell people to import."""
 
@@ -166,7 +167,7 @@ def test_every_import_that_a_guide_shows_is_pinned_here():
         for name in names.split(", ")
     ]
     assert shown
-    assert [one for one in shown if one[1] not in IMPORTS.get(one[0], "").split()] == []
+    assert [(module, name) for module, name in shown if name not in IMPORTS.get(module, "").split()] == []
 
 
 def test_a_console_script_and_an_entry_point_group_stay():
