@@ -13,7 +13,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 _VERSION: Final = r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){2}"
-_NAMES: Final = "mcpfleet|mcpfleet-bridge|mcpfleet-local-cloud|mcpfleet-server|pulumi-mcpfleet"
+_NAMES: Final = "mcpfleet|mcpfleet-bridge|mcpfleet-local-cloud|mcpfleet-login|mcpfleet-server|pulumi-mcpfleet"
 _OWN: Final = re.compile(rf'^(version = ")({_VERSION})(")$', re.MULTILINE)
 _PIN: Final = re.compile(rf'("(?:{_NAMES})(?:\[[\w,]+\])?==)({_VERSION})(")')
 _CONSTANT: Final = re.compile(rf'^(__version__ = ")({_VERSION})(")$', re.MULTILINE)
@@ -24,8 +24,10 @@ _FILES: Final[Mapping[str, re.Pattern[str]]] = {
     "local_cloud/pyproject.toml": _OWN,
     "packages/mcpfleet/pyproject.toml": _OWN,
     "packages/mcpfleet-bridge/pyproject.toml": _OWN,
+    "packages/mcpfleet-login/pyproject.toml": _OWN,
     "packages/mcpfleet-server/pyproject.toml": _OWN,
     "packages/mcpfleet-bridge/mcpfleet_bridge/__init__.py": _CONSTANT,
+    "packages/mcpfleet-login/mcpfleet_login/__init__.py": _CONSTANT,
     "packages/mcpfleet-server/mcpfleet_server/__init__.py": _CONSTANT,
     f"{_TEMPLATE}/pyproject.toml": _PIN,
     f"{_TEMPLATE}/servers/hello/pyproject.toml": _PIN,

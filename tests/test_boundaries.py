@@ -23,11 +23,12 @@ from pulumi_mcpfleet.fleet.field_docs import is_visible
 ROOT = Path(__file__).parents[1]
 SERVER = "packages/mcpfleet-server"
 BRIDGE = "packages/mcpfleet-bridge"
+LOGIN = "packages/mcpfleet-login"
 FLEET = "packages/mcpfleet"
 INFRA = ("infra/pulumi_mcpfleet",)
 CLOUD_BUILD = "infra/pulumi_mcpfleet/cloud_build"
 COMMANDS = "local_cloud/mcpfleet_local_cloud/commands"
-CONTAINERS = ("mcp_server", "mcp_client", BRIDGE, SERVER)
+CONTAINERS = ("mcp_server", "mcp_client", BRIDGE, LOGIN, SERVER)
 
 Found = Iterator[tuple[int, str]]
 """Line and reason of each violation in one file."""
@@ -332,7 +333,7 @@ RULES = [
     ),
     Rule(
         "a container knows no other",
-        (BRIDGE, SERVER),
+        (BRIDGE, LOGIN, SERVER),
         no_import("mcp_server", "mcp_client", "mcpfleet"),
         ("from mcp_server.app import build_server",),
         "import mcp_types",
@@ -522,6 +523,7 @@ def test_a_rule_passes_the_permitted_form(rule):
         "mcp_server",
         SERVER,
         BRIDGE,
+        LOGIN,
         FLEET,
         "local_cloud",
     ],

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -23,7 +24,7 @@ from mcpfleet_bridge.sse import MESSAGES_PATH, STREAM_PATH, SseHandler
 from mcpfleet_bridge.subscriptions import Subscriptions
 from mcpfleet_server import cors, logs
 from mcpfleet_server.allowlist import LOOPBACK_HOSTS
-from mcpfleet_server.caller import caller_of_claims
+from mcpfleet_server.caller import caller_of_claims, caller_reader
 from mcpfleet_server.iap import AssertionVerifier, KeysError, NoAssertionError
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Bridge:
         self._hosts = (*LOOPBACK_HOSTS, *settings.allowed_hosts)
         self._accepted_hosts: set[bytes] = set()
         self._expiry_task: asyncio.Task[None] | None = None
-        self._is_iam = settings.access == "iam"
+        self._read_caller = caller_reader(settings.access)
         self._verifier: AssertionVerifier | None = None
         if settings.access == "iap":
             self._verifier = AssertionVerifier(settings.iap_audience)
@@ -121,8 +122,8 @@ class Bridge:
                     await exchange.send_empty(200, cors.preflight_headers(origin, requested_headers))
                     return
                 exchange.extra_headers = cors.response_headers(origin)
-            if self._is_iam:
-                exchange.unread_headers = scope["headers"]
+            if self._read_caller:
+                exchange.read_caller = partial(self._read_caller, scope["headers"])
             elif self._verifier:
                 await self._authorize_iap(exchange, self._verifier, scope["headers"])
             if path in self._paths:

@@ -14,7 +14,7 @@ from mcpfleet_bridge import messages
 from mcpfleet_bridge.child import Call
 from mcpfleet_bridge.lines import to_one_line
 from mcpfleet_bridge.messages import Message, MessageError, RefusedError
-from mcpfleet_server.caller import Identity, cloud_run_caller
+from mcpfleet_server.caller import Caller, Identity
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Any]
@@ -49,14 +49,14 @@ class Exchange:
     Attributes:
         headers: The request's headers by lower-case name; of duplicates, the last one.
         message: The message in the body, once it has been read.
-        unread_headers: Header lines from which the caller, checked by Cloud Run, has not been read yet.
+        read_caller: Reads the caller whom something in front of the container has verified; called once.
         is_disconnected: Whether the client has closed the connection.
     """
 
     def __init__(self, headers: dict[bytes, bytes], receive: Receive, send: Send) -> None:
         self.headers = headers
         self.message: Message | None = None
-        self.unread_headers: Iterable[tuple[bytes, bytes]] | None = None
+        self.read_caller: Callable[[], Caller | None] | None = None
         self._caller: Identity | None = None
         self.is_disconnected = False
         self.is_streaming = False
@@ -72,8 +72,8 @@ class Exchange:
     @property
     def caller(self) -> Identity | None:
         """The verified caller, or None (`mcpfleet_server.caller`). Read on first use: most calls don't need it."""
-        if self.unread_headers is not None:
-            caller, self.unread_headers = cloud_run_caller(self.unread_headers), None
+        if self.read_caller is not None:
+            caller, self.read_caller = self.read_caller(), None
             self._caller = None if caller is None else caller.identity
         return self._caller
 

@@ -11,6 +11,9 @@ The service's access mode, which the fleet sets in `MCP_ACCESS`, decides which h
 - `iap`: the assertion of Identity-Aware Proxy, verified (`iap.py`). The proxy calls Cloud Run with its own token in
   `X-Serverless-Authorization` (cloud.google.com/iap/docs/enabling-cloud-run), which does not identify the caller.
 - `oauth`: the token that the server itself has verified.
+- `login`: the claims in `X-Mcpfleet-Caller`, which the gate in the ingress container (`mcpfleet_login`) writes after
+  it has checked the access token. The gate removes that header from what comes in, and nothing else reaches the
+  application.
 - `public` or unset: no caller is trusted, because anybody can write a token of any form.
 
 This module needs only the standard library.
@@ -19,16 +22,19 @@ This module needs only the standard library.
 import base64
 import binascii
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final, Literal, cast
 
-AccessMode = Literal["iam", "iap", "oauth", "public"]
+AccessMode = Literal["iam", "iap", "login", "oauth", "public"]
 
-ACCESS_MODES: Final[tuple[AccessMode, ...]] = ("iam", "iap", "oauth", "public")
+ACCESS_MODES: Final[tuple[AccessMode, ...]] = ("iam", "iap", "login", "oauth", "public")
+
+LOGIN_HEADER: Final = b"x-mcpfleet-caller"
+"""The header in which the gate of `access: login` names the caller: a JSON object of claims in base64url."""
 
 _PREFERRED_HEADER: Final = b"x-serverless-authorization"
 _FALLBACK_HEADER: Final = b"authorization"
@@ -132,6 +138,39 @@ def _read_credential(credential: bytes) -> Caller | None:
         return None
     claims = _decode_claims(parts[1])
     return None if claims is None else caller_of_claims(MappingProxyType(claims))
+
+
+def login_caller(headers: Iterable[tuple[bytes, bytes]]) -> Caller | None:
+    """Return the caller that the gate names, or None. Use it only with access `login`, behind the gate.
+
+    Args:
+        headers: The request's header lines as ASGI has them, with lower-case names.
+    """
+    values = [value for name, value in headers if name == LOGIN_HEADER]
+    return _read_login(values[0]) if len(values) == 1 and len(values[0]) <= _MAX_TOKEN_BYTES else None
+
+
+@lru_cache(_CACHE_SIZE)
+def _read_login(value: bytes) -> Caller | None:
+    claims = _decode_claims(value)
+    caller = None if claims is None else caller_of_claims(MappingProxyType(claims))
+    if claims is None or caller is None:
+        return None
+    # The gate passes on an address only if the issuer, which the fleet's owner has chosen, has verified it.
+    email, scope = claims.get("email"), claims.get("scope")
+    return replace(
+        caller,
+        email=email if claims.get("email_verified") is True and isinstance(email, str) and email else None,
+        scopes=frozenset(scope.split()) if isinstance(scope, str) else frozenset(),
+    )
+
+
+def caller_reader(access: str | None) -> Callable[[Iterable[tuple[bytes, bytes]]], Caller | None] | None:
+    """Return the function that reads the caller whom something in front of the container has verified.
+
+    None if nothing has: with that access, the container itself verifies callers, or nobody does.
+    """
+    return {"iam": cloud_run_caller, "login": login_caller}.get(access or "")
 
 
 def _decode_claims(payload: bytes) -> dict[str, Any] | None:

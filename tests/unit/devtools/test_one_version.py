@@ -11,7 +11,7 @@ PROJECTS = [tomllib.loads((folder / "pyproject.toml").read_text())["project"] fo
 
 def test_all_distributions_have_the_same_version():
     workspace = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert len(PROJECTS) == 5
+    assert len(PROJECTS) == 6
     assert {project["version"] for project in PROJECTS} == {workspace["version"]}
 
 

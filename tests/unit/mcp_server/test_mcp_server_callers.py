@@ -58,6 +58,13 @@ async def asked(app, headers, *, modern=True):
 
 # --- who is believed ----------------------------------------------------------------------------------------
 
+
+def named_by_gate(name: str, **claims) -> tuple[bytes, bytes]:
+    """What the gate of `access: login` adds to a request of the person with this name."""
+    account = {"iss": "https://login.acme.dev", "sub": f"{name}-1", "email": f"{name}@acme.dev", "email_verified": True}
+    return b"x-mcpfleet-caller", base64.urlsafe_b64encode(json.dumps(account | claims).encode())
+
+
 FORGED = [
     [unsigned(ADA)],
     [unsigned(ADA, FRONT)],
@@ -67,6 +74,7 @@ FORGED = [
     [(b"x-goog-iap-jwt-assertion", id_token(ADA).encode())],
     asserted(assertion()),
     [(b"x-forwarded-email", b"ada@mcpfleet.test"), (b"x-forwarded-user", b"1001")],
+    [named_by_gate("ada")],
 ]
 
 
@@ -100,12 +108,31 @@ async def test_behind_iam_the_caller_is_the_one_whose_token_was_checked(modern):
         [(APP, b"Bearer " + b"x" * 20_000)],
         FORGED[3],
         FORGED[4],
+        FORGED[8],
         asserted(assertion()),
     ],
 )
 async def test_behind_iam_no_other_header_names_anybody(headers):
     async with started(shop(MCP_ACCESS="iam")) as app:
         assert await asked(app, headers) == "None None"
+
+
+async def test_behind_the_gate_the_caller_is_the_one_whom_it_names_and_nobody_else():
+    lies = [unsigned(BOB), unsigned(BOB, FRONT), *asserted(assertion())]
+    async with started(shop(MCP_ACCESS="login")) as app:
+        assert await asked(app, [named_by_gate("ada"), *lies]) == "ada@acme.dev ada-1"
+        assert await asked(app, [named_by_gate("ada", email_verified=False)]) == "https://login.acme.dev ada-1 ada-1"
+        assert await asked(app, [named_by_gate("ada", email=1)]) == "https://login.acme.dev ada-1 ada-1"
+        for headers in (
+            lies,
+            [named_by_gate("ada"), named_by_gate("bob")],
+            [named_by_gate("ada", sub="")],
+            [named_by_gate("ada", iss=1)],
+            [(b"x-mcpfleet-caller", b"!")],
+            [(b"x-mcpfleet-caller", b"WzFd")],
+            [(b"x-mcpfleet-caller", b"e30" * 20_000)],
+        ):
+            assert await asked(app, headers) == "None None"
 
 
 def test_what_a_caller_is_kept_under_is_issuer_and_subject():
@@ -271,6 +298,7 @@ async def test_while_the_keys_can_t_be_had_the_client_is_told_to_come_again(monk
 
 MODES = {
     "iam": ({"MCP_ACCESS": "iam"}, [unsigned(ADA)], [unsigned(BOB)]),
+    "login": ({"MCP_ACCESS": "login"}, [named_by_gate("ada")], [named_by_gate("bob")]),
     "iap": (IAP, asserted(assertion()), asserted(assertion(sub="accounts.google.com:1002", email="bob@mcpfleet.test"))),
 }
 

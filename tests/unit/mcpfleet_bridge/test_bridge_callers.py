@@ -1,6 +1,8 @@
 """Isolation of two callers: neither can use, see or take what belongs to the other, in any access mode."""
 
 import asyncio
+import base64
+import json
 
 import pytest
 from hypothesis import given
@@ -34,13 +36,21 @@ def vouched(**claims):
     return {"x-goog-iap-jwt-assertion": assertion(**claims)}
 
 
+def named_by_gate(subject: str) -> dict[str, str]:
+    claims = {"iss": "https://login.acme.dev", "sub": subject}
+    return {"x-mcpfleet-caller": base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}
+
+
 IAM = {"access": "iam"}
+LOGIN = {"access": "login"}
 IAP = {"access": "iap", "iap_audience": (AUDIENCE,)}
 MODES = {
     "iam": (IAM, bearer(ADA), bearer(BOB)),
     "iam, the other header": (IAM, bearer(ADA, "x-serverless-authorization"), bearer(BOB)),
     # Bob has a token of his own, and writes Ada's where nobody checks it.
     "iam, forged": (IAM, bearer(ADA), {**bearer(BOB, "x-serverless-authorization"), **bearer(ADA)}),
+    "login": (LOGIN, named_by_gate("ada"), named_by_gate("bob")),
+    "login, forged": (LOGIN, named_by_gate("ada"), {**named_by_gate("bob"), **bearer(ADA)}),
     "iap": (IAP, vouched(), vouched(sub="accounts.google.com:1002")),
     "iap, forged": (IAP, vouched(), {**vouched(sub="accounts.google.com:1002"), **bearer(ADA)}),
 }
@@ -269,7 +279,7 @@ async def test_while_the_proxys_keys_cant_be_had_the_client_is_told_to_come_agai
         ({"MCP_ACCESS": "iap"}, "MCP_IAP_AUDIENCE: required for MCP_ACCESS=iap"),
         ({"MCP_IAP_AUDIENCE": AUDIENCE}, "MCP_IAP_AUDIENCE: required for MCP_ACCESS=iap, and allowed only there"),
         ({"MCP_ACCESS": "oauth"}, "the bridge does not check OAuth tokens"),
-        ({"MCP_ACCESS": "private"}, "MCP_ACCESS: give one of iam, iap, oauth, public"),
+        ({"MCP_ACCESS": "private"}, "MCP_ACCESS: give one of iam, iap, login, oauth, public"),
     ],
 )
 def test_an_access_that_the_bridge_cant_keep_is_refused_at_the_start(environment, said):

@@ -7,7 +7,7 @@ from mcp.server._otel import OpenTelemetryMiddleware
 from mcp.server.request_state import RequestStateBoundary, RequestStateSecurity
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mcpfleet_server.caller import cloud_run_caller
+from mcpfleet_server.caller import caller_reader
 from mcpfleet_server.hosting.adapt import HostedServer
 from mcpfleet_server.hosting.authentication import IapAuthorizer
 from mcpfleet_server.hosting.call import ServerRuntime
@@ -76,7 +76,7 @@ class Application:
             drain=self.drain,
             is_ready=lambda: self._is_started and not self.drain.is_ending,
             authorizer=authorizer,
-            read_caller=cloud_run_caller if settings.access == "iam" else None,
+            read_caller=caller_reader(settings.access),
             on_trace=_attach_parent if settings.otel else None,
             is_streamable="streamable-http" in settings.transports,
             max_sessions=settings.max_sessions,

@@ -121,8 +121,8 @@ class Settings(BaseModel):
     access: AccessMode | None = Field(
         None,
         validation_alias="MCP_ACCESS",
-        description="who has verified the caller: `iam` (Cloud Run), `iap` (Identity-Aware Proxy), `oauth` (the server "
-        "itself), `public` or unset (nobody)",
+        description="who has verified the caller: `iam` (Cloud Run), `iap` (Identity-Aware Proxy), `login` "
+        "(mcpfleet's gate), `oauth` (the server itself), `public` or unset (nobody)",
     )
     iap_audience: Names = Field(
         (),
