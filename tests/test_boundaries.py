@@ -408,12 +408,13 @@ RULES = [
         exempt=f"^{CLOUD_BUILD}/",
     ),
     Rule(
-        "containers read the environment in settings.py only",
+        "containers read the environment in settings.py and CallerMiddleware only",
         CONTAINERS,
         no_environment,
         ("os.environ.get('X')", "getenv('X')"),
         "settings.port",
-        exempt=r"/settings\.py$|/tests/",
+        # CallerMiddleware is for servers that don't have our settings.
+        exempt=r"/settings\.py$|/mcpfleet_server/caller\.py$|/tests/",
     ),
     Rule(
         "containers build no server when imported",

@@ -107,7 +107,7 @@ IMPORTS = {
     "mcpfleet.auth": "IdTokenAuth",
     "mcpfleet.service": "HttpClients servers_of",
     "mcpfleet_server": "serve",
-    "mcpfleet_server.caller": "current_caller",
+    "mcpfleet_server.caller": "CallerMiddleware current_caller",
 }
 """What the guides tell people to import."""
 

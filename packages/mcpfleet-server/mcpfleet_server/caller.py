@@ -16,18 +16,27 @@ The service's access mode, which the fleet sets in `MCP_ACCESS`, decides which h
   application.
 - `public` or unset: no caller is trusted, because anybody can write a token of any form.
 
-This module needs only the standard library.
+`serve` and the stdio bridge follow these rules. A server that serves itself follows them with `CallerMiddleware`.
+
+This module needs only the standard library; with `iap`, the extra `iap`.
 """
 
 import base64
 import binascii
 import json
-from collections.abc import Callable, Iterable, Mapping
+import os
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+
+from mcpfleet_server.environment import SettingsError, merge_fleet_variables
+
+if TYPE_CHECKING:
+    from mcpfleet_server.iap import AssertionVerifier
 
 AccessMode = Literal["iam", "iap", "login", "oauth", "public"]
 
@@ -45,6 +54,9 @@ _IAP_GOOGLE_PREFIX: Final = "accounts.google.com:"
 _MAX_TOKEN_BYTES: Final = 16 * 1024
 """Maximum bytes of a token; Google's tokens have about one KiB."""
 _CACHE_SIZE: Final = 256
+_SESSION_HEADER: Final = b"mcp-session-id"
+_MAX_SESSIONS: Final = 10_000
+"""Sessions whose callers are remembered. A client whose session is forgotten gets 404, and starts a new one."""
 
 
 Identity = tuple[str, str]
@@ -199,3 +211,123 @@ def has_full_share(caller: Identity | None, owners: Iterable[Identity | None], l
         limit: The number of places for all callers.
     """
     return caller is not None and sum(owner == caller for owner in owners) >= caller_share(limit)
+
+
+_Scope = MutableMapping[str, Any]
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+_App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+
+
+class CallerMiddleware:
+    """ASGI middleware that makes the verified caller known to `current_caller`, for a server that serves itself.
+
+    Only the caller who began an MCP session can use it; other callers get 404, as for a session that doesn't exist.
+    SDKs may run all calls of a session in the context of its first request. Without this check, a caller who knows
+    the ID of another caller's session could act as that caller. Messages of the deprecated SSE transport, which has
+    no such check, get 404.
+
+    With access `iap`, a request without a valid assertion gets 401, except GET and HEAD without a session: probes.
+
+    Args:
+        app: The server's ASGI application.
+        environ: The environment, with `MCPFLEET_ACCESS` and `MCPFLEET_IAP_AUDIENCE` as the fleet sets them.
+        verifier: Verifies assertions of Identity-Aware Proxy; by default for the audiences of the environment.
+
+    Raises:
+        SettingsError: The access is not one of `ACCESS_MODES`, or it is `iap` and there is no audience.
+    """
+
+    def __init__(
+        self, app: _App, environ: Mapping[str, str] | None = None, verifier: "AssertionVerifier | None" = None
+    ) -> None:
+        variables = merge_fleet_variables(os.environ if environ is None else environ)
+        access = variables.get("MCP_ACCESS", "public")
+        if access not in ACCESS_MODES:
+            raise SettingsError(f"MCP_ACCESS: {access!r} is not one of {', '.join(ACCESS_MODES)}")
+        self._app = app
+        self._read_caller = caller_reader(access)
+        self._verifier = self._create_verifier(variables, verifier) if access == "iap" else None
+        self._owners: OrderedDict[bytes, Identity | None] = OrderedDict()
+
+    @staticmethod
+    def _create_verifier(variables: Mapping[str, str], verifier: "AssertionVerifier | None") -> "AssertionVerifier":
+        from mcpfleet_server.iap import AssertionVerifier
+
+        audiences = [name.strip() for name in variables.get("MCP_IAP_AUDIENCE", "").split(",") if name.strip()]
+        if not audiences:
+            raise SettingsError("MCP_IAP_AUDIENCE: required for MCP_ACCESS=iap")
+        return verifier or AssertionVerifier(audiences)
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        """Handle one ASGI connection."""
+        bind_caller(None)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: list[tuple[bytes, bytes]] = list(scope["headers"])
+        sessions = [value for name, value in headers if name == _SESSION_HEADER]
+        caller = self._read_caller(headers) if self._read_caller else None
+        if self._verifier is not None:
+            is_probe = scope["method"] in {"GET", "HEAD"} and not sessions
+            caller, status = await _identify_iap_caller(self._verifier, headers, is_probe=is_probe)
+            if status:
+                await _refuse(send, status)
+                return
+        identity = None if caller is None else caller.identity
+        if b"session_id=" in scope.get("query_string", b""):
+            await _refuse(send, 404)
+            return
+        if sessions and (len(sessions) > 1 or self._owners.get(sessions[0], _NO_OWNER) != identity):
+            await _refuse(send, 404)
+            return
+        if sessions:
+            self._owners.move_to_end(sessions[0])
+        bind_caller(caller)
+
+        async def remember(message: _Message) -> None:
+            if message["type"] == "http.response.start":
+                for name, value in message.get("headers", ()):
+                    if name.lower() == _SESSION_HEADER:
+                        # The first caller stays the owner, even if a response to another caller has the same ID.
+                        self._owners.setdefault(bytes(value), identity)
+                        if len(self._owners) > _MAX_SESSIONS:
+                            self._owners.popitem(last=False)
+            await send(message)
+
+        await self._app(scope, receive, remember)
+
+
+_NO_OWNER: Final = ("", "")
+"""Differs from every identity, and from None for an unknown caller."""
+
+
+async def _identify_iap_caller(
+    verifier: "AssertionVerifier", headers: list[tuple[bytes, bytes]], *, is_probe: bool
+) -> tuple[Caller | None, int]:
+    """Return the caller that the assertion of Identity-Aware Proxy names, and an error's status; 0 without error."""
+    from mcpfleet_server.iap import HEADER, KeysError, NoAssertionError
+
+    if is_probe and not any(name == HEADER for name, _ in headers):
+        return None, 0
+    try:
+        caller = caller_of_claims(await verifier.verify(headers))
+    except NoAssertionError:
+        return None, 401
+    except KeysError:
+        return None, 503
+    return caller, 0 if caller is not None else 401
+
+
+_REASONS: Final = {
+    401: b"This server accepts only requests that pass through Identity-Aware Proxy",
+    404: b"This caller has no such session; start a new one",
+    503: b"The keys of Identity-Aware Proxy can't be fetched at present; try again",
+}
+
+
+async def _refuse(send: _Send, status: int) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(_REASONS[status]))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": _REASONS[status]})

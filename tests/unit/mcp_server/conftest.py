@@ -55,6 +55,12 @@ async def _lifespan(app) -> AsyncIterator[None]:
 
 
 @pytest.fixture
+def lifespan():
+    """`async with lifespan(app)`: the ASGI lifespan protocol round a block."""
+    return _lifespan
+
+
+@pytest.fixture
 def serving(make_settings):
     """`async with serving(server, **environment) as http`: the hosted server, spoken to over HTTP in memory."""
 
