@@ -37,7 +37,7 @@ def run(*command, **environment):
 
 
 @pytest.mark.parametrize("framework", ["adk", "pydantic-ai"])
-def test_an_agents_tests_and_types_pass_with_the_packages_of_its_lock(framework):
+def test_an_agents_tests_and_types_pass_with_its_locked_packages(framework):
     folder, cache = AGENTS / framework, Paths.from_environ(os.environ).cache
     lock = hashlib.sha256((folder / "uv.lock").read_bytes()).hexdigest()[:16]
     # Beside the other caches of this machine: a second run installs nothing.

@@ -12,7 +12,7 @@ pytestmark = [
 ]
 
 
-def test_root_deploys_verifies_and_takes_away_a_stack(make_checkout):
+def test_root_deploys_verifies_and_destroys_a_stack(make_checkout):
     checkout = make_checkout("root")
     file = checkout.place.root / "Pulumi.local.yaml"
     stack = yaml.safe_load(file.read_text())

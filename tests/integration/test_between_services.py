@@ -182,23 +182,23 @@ def member(name):
     return f"serviceAccount:mcp-{name}@{PROJECT}.iam.gserviceaccount.com"
 
 
-def test_a_service_calls_another_by_its_url_with_its_own_identity(cloud, fleet):
+def test_a_service_calls_another_service_by_url_as_its_own_account(cloud, fleet):
     cloud.invokers("server", member("client"))
     assert called(fleet, "client") == {"status": 200, "text": f"server at server-{NUMBER}.{REGION}.run.app"}
 
 
-def test_who_is_no_invoker_or_shows_another_audience_or_no_token_is_refused(cloud, fleet):
+def test_a_caller_without_permission_token_or_right_audience_is_refused(cloud, fleet):
     cloud.invokers("server", member("client"))
     assert called(fleet, "inside")["status"] == 403
     assert called(fleet, "client", audience="https://elsewhere.example")["status"] == 401
     assert called(fleet, "client", audience="none")["status"] == 403
 
 
-def test_a_service_that_does_not_exist_is_not_found_and_its_name_is_never_asked_elsewhere(cloud, fleet):
+def test_a_url_of_a_missing_service_is_not_found_and_never_resolved_upstream(cloud, fleet):
     assert called(fleet, "client", url=f"https://nobody-{NUMBER}.{REGION}.run.app/")["status"] == 404
 
 
-def test_internal_ingress_lets_in_only_callers_whose_traffic_is_all_in_the_network(cloud, fleet):
+def test_internal_ingress_accepts_only_callers_with_all_their_traffic_in_the_network(cloud, fleet):
     cloud.invokers("server", member("client"), member("inside"))
     cloud.change("server", ingress="INGRESS_TRAFFIC_INTERNAL_ONLY")
     try:
@@ -210,7 +210,7 @@ def test_internal_ingress_lets_in_only_callers_whose_traffic_is_all_in_the_netwo
         cloud.change("server", ingress="INGRESS_TRAFFIC_ALL")
 
 
-def test_a_disabled_default_url_answers_404_from_everywhere(cloud, fleet):
+def test_a_disabled_default_url_answers_404_to_every_caller(cloud, fleet):
     cloud.invokers("server", member("client"), member("inside"))
     uri = cloud.ok("GET", f"/run/v2/projects/{PROJECT}/locations/{REGION}/services/server")["uri"]
     cloud.change("server", defaultUriDisabled=True)
@@ -223,7 +223,7 @@ def test_a_disabled_default_url_answers_404_from_everywhere(cloud, fleet):
     assert httpx2.get(uri).status_code == 403
 
 
-def test_without_the_iam_check_everybody_may_call(cloud, fleet):
+def test_a_service_without_the_iam_check_accepts_calls_without_a_token(cloud, fleet):
     cloud.invokers("server")
     cloud.change("server", invokerIamDisabled=True)
     try:
@@ -267,7 +267,7 @@ def balancer(cloud):
     return {one["name"].rpartition("/")[2]: one["url"] for one in held["loadBalancers"]}
 
 
-def test_a_domain_reaches_a_service_that_only_its_load_balancer_may_call(cloud, fleet):
+def test_a_domain_reaches_a_service_whose_ingress_allows_only_load_balancers(cloud, fleet):
     urls = balancer(cloud)
     cloud.invokers("server")
     cloud.change(
@@ -292,7 +292,7 @@ def test_a_domain_reaches_a_service_that_only_its_load_balancer_may_call(cloud, 
         cloud.change("server")
 
 
-def test_a_container_also_trusts_what_this_machine_trusts(cloud, fleet):
+def test_a_container_trusts_the_certificate_authorities_of_the_machine(cloud, fleet):
     bundle = (cloud.state / "ca" / "bundle.pem").read_text()
     system = Path("/etc/ssl/certs/ca-certificates.crt")
     assert not system.exists() or system.read_text().strip() in bundle

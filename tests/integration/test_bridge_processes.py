@@ -121,7 +121,7 @@ def raw(bridge, tmp_path):
     return raw
 
 
-def test_sigterm_lets_a_call_finish_and_leaves_no_process(bridge):
+def test_a_call_in_flight_at_sigterm_finishes_and_no_process_remains(bridge):
     one = bridge(BENCH)
     one.until(one.healthy)
     (child,) = descendants(one.process.pid)
@@ -142,7 +142,7 @@ def test_sigterm_lets_a_call_finish_and_leaves_no_process(bridge):
     assert not Path(f"/proc/{child}").exists()
 
 
-def test_a_call_that_does_not_end_is_cut_in_time_for_cloud_run(bridge):
+def test_a_call_that_never_ends_is_cancelled_before_cloud_run_kills_the_bridge(bridge):
     one = bridge(BENCH)
     one.until(one.healthy)
     message = {"name": "slow", "arguments": {"seconds": 60}}
@@ -166,7 +166,7 @@ def test_a_call_that_does_not_end_is_cut_in_time_for_cloud_run(bridge):
     assert asyncio.run(run()) < 10
 
 
-def test_what_a_server_has_started_ends_with_it_even_outside_its_group(raw):
+def test_processes_started_by_a_server_end_with_it_even_outside_its_group(raw):
     one = raw()
     sleeper = "__import__('subprocess').Popen(['sleep', '300'], start_new_session={}).pid"
     pids = [int(one.python(sleeper.format(apart))) for apart in (False, True)]
@@ -177,7 +177,7 @@ def test_what_a_server_has_started_ends_with_it_even_outside_its_group(raw):
     assert len(descendants(one.process.pid)) == 1, "no zombie stays"
 
 
-def test_a_server_that_ignores_the_end_of_its_input_and_sigterm_is_killed(raw):
+def test_a_server_that_ignores_end_of_input_and_sigterm_is_killed(raw):
     one = raw()
     one.python("__import__('signal').signal(15, 1)")
     one.python("exec('import threading; threading.Thread(target=time.sleep, args=(300,)).start()')")
@@ -194,7 +194,7 @@ def test_a_server_that_closes_its_input_is_replaced_and_its_calls_are_answered(r
     one.until(lambda: one.python("1 + 1") == "2" and child not in descendants(one.process.pid))
 
 
-def test_a_server_that_crashes_all_the_time_fails_calls_with_a_reason_and_never_otherwise(bridge):
+def test_calls_to_a_server_that_keeps_crashing_fail_with_the_reason(bridge):
     one = bridge([sys.executable, str(ROOT / "devtools" / "bench" / "soak_server.py")], POOL=2)
     one.until(one.healthy)
     result = asyncio.run(soak(f"{one.url}/mcp", calls=3000, crash_every=20, hang_up_count=10))
@@ -204,7 +204,7 @@ def test_a_server_that_crashes_all_the_time_fails_calls_with_a_reason_and_never_
     assert result.answered > 1500
 
 
-def test_limits_are_set_before_a_server_does_its_work(raw):
+def test_resource_limits_are_set_before_the_server_starts(raw):
     one = raw(MEMORY=300, OPEN_FILES=64)
     assert one.python("__import__('resource').getrlimit(7)") == "(64, 64)"
     assert one.python("__import__('resource').getrlimit(4)") == "(0, 0)"
@@ -212,7 +212,7 @@ def test_limits_are_set_before_a_server_does_its_work(raw):
     assert one.python("len(bytearray(50 * 2**20))") == str(50 * 2**20)
 
 
-def test_the_server_sees_its_own_variables_and_no_descriptor_of_the_bridge(raw):
+def test_a_server_inherits_its_own_variables_and_no_descriptor_of_the_bridge(raw):
     one = raw(environment={"API_KEY": "s3cret"})
     assert one.python("os.environ['API_KEY']") == "s3cret"
     assert one.python("[name for name in os.environ if name.startswith('MCP_STDIO_') or name == 'PORT']") == (
@@ -222,7 +222,7 @@ def test_the_server_sees_its_own_variables_and_no_descriptor_of_the_bridge(raw):
     assert "s3cret" not in one.log.read_text()
 
 
-def test_stderr_becomes_log_entries_and_a_flood_of_it_is_counted(raw):
+def test_stderr_becomes_log_entries_and_excess_lines_are_counted(raw):
     one = raw()
     one.python("print('ERROR: it is late', file=sys.stderr, flush=True)")
     one.until(lambda: any(entry["message"] == "ERROR: it is late" for entry in one.entries()))
@@ -236,7 +236,7 @@ def test_stderr_becomes_log_entries_and_a_flood_of_it_is_counted(raw):
     assert any("more lines of stderr" in entry["message"] for entry in one.entries())
 
 
-def test_a_message_that_is_too_long_fails_its_call_and_harms_no_other(raw):
+def test_a_message_that_is_too_long_fails_only_its_own_call(raw):
     one = raw(MAX_ANSWER=100_000)
     assert "longer than MCP_STDIO_MAX_ANSWER" in one.python("'x' * 200_000")
     assert len(one.python("'x' * 90_000")) == 90_000
@@ -244,7 +244,7 @@ def test_a_message_that_is_too_long_fails_its_call_and_harms_no_other(raw):
 
 @pytest.mark.parametrize("modern", [True, False])
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\n\n"])
-def test_no_line_that_a_caller_plants_is_obeyed_and_everybody_gets_his_own_answer(raw, tmp_path, modern, end):
+def test_injected_lines_are_not_executed_and_each_caller_gets_its_own_answer(raw, tmp_path, modern, end):
     """The server reads lines as Python does, so that a carriage return ends one, too."""
     one, obeyed = raw(), tmp_path / "obeyed"
     plant = {"name": "eval", "arguments": {"python": f"open({str(obeyed)!r}, 'a').write('x')"}}
@@ -272,21 +272,21 @@ def test_no_line_that_a_caller_plants_is_obeyed_and_everybody_gets_his_own_answe
     assert not obeyed.exists()
 
 
-def test_a_bridge_whose_server_cannot_be_started_ends_at_once_and_says_why(bridge):
+def test_a_bridge_whose_server_cannot_start_exits_at_once_with_the_reason(bridge):
     one = bridge(["no-such-program"])
     assert one.process.wait(10) == 1
     said = [entry for entry in one.entries() if entry["severity"] == "CRITICAL"]
     assert "no-such-program" in said[0]["message"]
 
 
-def test_a_mistake_in_the_environment_is_one_line_and_exit_code_2(bridge):
+def test_an_invalid_environment_variable_is_one_line_and_exit_code_2(bridge):
     one = bridge([])
     assert one.process.wait(10) == 2
     (entry,) = one.entries()
     assert entry["message"].startswith("MCP_STDIO_COMMAND: give the program")
 
 
-def test_the_official_client_of_both_eras_is_served_by_one_process(bridge):
+def test_one_process_serves_the_official_client_of_both_protocol_versions(bridge):
     one = bridge(BENCH)
     one.until(one.healthy)
 
@@ -311,7 +311,7 @@ def test_the_official_client_of_both_eras_is_served_by_one_process(bridge):
 
 
 @pytest.mark.parametrize(("mode", "stateless"), [("2026-07-28", "true"), ("legacy", "false")])
-def test_a_question_of_the_server_is_answered_by_the_client_that_called(bridge, tmp_path, mode, stateless):
+def test_a_servers_request_is_answered_by_the_client_whose_call_caused_it(bridge, tmp_path, mode, stateless):
     program = tmp_path / "asking.py"
     program.write_text(
         textwrap.dedent(
@@ -352,7 +352,7 @@ def test_a_question_of_the_server_is_answered_by_the_client_that_called(bridge, 
     assert asyncio.run(run()) == ["Hello Ada", "Hello Grace"]
 
 
-def test_a_soak_leaves_no_process_no_descriptor_and_no_crossed_answer(raw, bridge):
+def test_a_soak_leaks_no_process_or_descriptor_and_mixes_up_no_answers(raw, bridge):
     one = bridge(BENCH, POOL=2)
     one.until(one.healthy)
     asyncio.run(soak(f"{one.url}/mcp", calls=300, hang_up_count=0, crash_every=10**9))
@@ -369,7 +369,7 @@ def test_a_soak_leaves_no_process_no_descriptor_and_no_crossed_answer(raw, bridg
 
 
 @pytest.mark.parametrize("sessions", [False, True])
-def test_no_caller_sees_answers_or_ends_what_is_anothers_however_it_frames_its_calls(bridge, tmp_path, sessions):
+def test_no_framing_lets_a_caller_read_answers_or_cancel_calls_of_another(bridge, tmp_path, sessions):
     notes = tmp_path / "notes"
     variables = {**(hostile.SESSIONS if sessions else hostile.ENVIRONMENT), "HOSTILE_NOTES": str(notes)}
     one = bridge([sys.executable, str(ROOT / "devtools" / "bench" / "hostile_server.py")], environment=variables)

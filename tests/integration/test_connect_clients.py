@@ -160,7 +160,7 @@ def test_the_official_typescript_sdk_2_works_in_both_revisions(connect, node, mo
     assert last_json(node("typescript_sdk_2.mjs", mode, *connect)) == {**SEEN, "revision": revision}
 
 
-def test_the_inspectors_command_line_calls_a_tool_by_the_configuration_that_was_printed(mcpfleet, node, home):
+def test_the_inspector_calls_a_tool_with_the_printed_configuration(mcpfleet, node, home):
     file = Path(home["HOME"]) / "inspector.json"
     file.write_text(mcpfleet("config", "json", "reference"))
     call = ["--method", "tools/call", "--tool-name", "add", "--tool-arg", "a=1", "b=2"]
@@ -168,7 +168,7 @@ def test_the_inspectors_command_line_calls_a_tool_by_the_configuration_that_was_
     assert json.loads(said)["structuredContent"] == {"result": 3}
 
 
-def test_gemini_cli_lists_the_server_as_connected_after_the_configuration_was_installed(mcpfleet, node, home):
+def test_gemini_cli_shows_the_server_as_connected_with_the_installed_configuration(mcpfleet, node, home):
     mcpfleet("config", "gemini-cli", "--install")
     # It counts nothing of a folder that its user has not called trusted.
     said = node(GEMINI, "mcp", "list", both=True, GEMINI_CLI_TRUST_WORKSPACE="true")
@@ -178,7 +178,7 @@ def test_gemini_cli_lists_the_server_as_connected_after_the_configuration_was_in
     assert settings["mcpServers"] == {}
 
 
-async def test_who_is_no_invoker_reads_in_the_client_what_to_do(checkout, connect):
+async def test_a_caller_without_permission_sees_in_the_client_what_to_do(checkout, connect):
     bob = [one.replace("ada.json", "bob.json") for one in connect[1:]]
     with pytest.RaisesGroup(MCPError, flatten_subgroups=True) as failure:
         async with Client(stdio_client(StdioServerParameters(command=connect[0], args=bob)), mode="legacy"):
@@ -191,7 +191,7 @@ async def test_who_is_no_invoker_reads_in_the_client_what_to_do(checkout, connec
     assert error.error.data["mcpfleet"] == {"outcome": "not_done", "attempts": 1, "status": 403}
 
 
-async def test_a_client_outlives_the_container_and_a_new_revision(checkout, connect, engine):
+async def test_a_client_keeps_working_after_a_killed_container_and_a_new_revision(checkout, connect, engine):
     server = StdioServerParameters(command=connect[0], args=connect[1:])
     async with Client(stdio_client(server), mode="2026-07-28") as client:
         first = (await client.call_tool("whoami", {})).structured_content["revision"]
@@ -206,7 +206,7 @@ async def test_a_client_outlives_the_container_and_a_new_revision(checkout, conn
 # --- proxy ----------------------------------------------------------------------------------------------
 
 
-async def test_through_the_proxy_the_official_python_sdk_works(proxy):
+async def test_the_official_python_sdk_works_through_the_proxy(proxy):
     async with (
         httpx2.AsyncClient(timeout=PATIENCE, trust_env=False) as http,
         Client(streamable_http_client(proxy, http_client=http), mode="auto") as client,
@@ -214,18 +214,18 @@ async def test_through_the_proxy_the_official_python_sdk_works(proxy):
         assert (await client.call_tool("whoami", {})).structured_content["caller"] == "ada@mcpfleet.test"
 
 
-def test_through_the_proxy_both_lines_of_the_official_typescript_sdk_work(proxy, node):
+def test_both_versions_of_the_official_typescript_sdk_work_through_the_proxy(proxy, node):
     assert last_json(node("typescript_sdk_1.mjs", proxy)) == SEEN
     assert last_json(node("typescript_sdk_2.mjs", "auto", proxy)) == {**SEEN, "revision": "2026-07-28"}
 
 
 @pytest.mark.parametrize("protocol", ["legacy", "auto"])
-def test_through_the_proxy_mcp_remote_works(proxy, node, npm, protocol):
+def test_mcp_remote_works_through_the_proxy(proxy, node, npm, protocol):
     remote = [*npm.script("mcp-remote/dist/proxy.js"), proxy, "--transport", "http-only", "--protocol", protocol]
     assert last_json(node("typescript_sdk_1.mjs", *remote)) == SEEN
 
 
-def test_through_the_proxy_the_inspectors_command_line_works(proxy, node):
+def test_the_inspectors_command_line_works_through_the_proxy(proxy, node):
     listed = json.loads(node(INSPECTOR, "--cli", proxy, "--transport", "http", "--method", "tools/list"))
     assert [tool["name"] for tool in listed["tools"]][:4] == SEEN["tools"]
 
@@ -233,7 +233,7 @@ def test_through_the_proxy_the_inspectors_command_line_works(proxy, node):
 # --- the gate -------------------------------------------------------------------------------------------
 
 
-def test_verify_passes_what_is_deployed_and_fails_a_wish_that_is_not_met(mcpfleet, checkout):
+def test_verify_passes_for_the_deployed_server_and_fails_for_a_missing_tool(mcpfleet, checkout):
     found = json.loads(mcpfleet("verify", "--json", "--not-invoker", str(checkout.place.credentials / "bob.json")))
     assert found["ok"] is True
     assert [len(one["passed"]) for one in found["servers"].values()] == [5, 5]
@@ -242,7 +242,7 @@ def test_verify_passes_what_is_deployed_and_fails_a_wish_that_is_not_met(mcpflee
     assert "does not list subtract" in found["servers"]["reference"]["failed"][0]
 
 
-def test_the_doctor_finds_nothing_wrong_with_a_server_and_says_why_another_caller_fails(mcpfleet, checkout):
+def test_the_doctor_passes_a_server_and_reports_why_another_caller_fails(mcpfleet, checkout):
     assert "✗" not in mcpfleet("doctor", "reference")
     bob = str(checkout.place.credentials / "bob.json")
     assert "gcloud run services add-iam-policy-binding mcp-reference" in mcpfleet(
@@ -250,7 +250,7 @@ def test_the_doctor_finds_nothing_wrong_with_a_server_and_says_why_another_calle
     )
 
 
-def test_nothing_of_it_is_left_running(checkout):
+def test_no_process_of_the_command_is_left(checkout):
     def left():
         found = subprocess.run(["pgrep", "-f", f"mcpfleet connect.*{checkout.place.root}"], capture_output=True)
         return found.returncode == 1

@@ -125,7 +125,7 @@ def text(result):
     return result.content[0].text
 
 
-async def test_a_server_asks_the_clients_model_and_person_through_the_command(ledger_of):
+async def test_sampling_and_elicitation_requests_of_a_server_reach_the_client(ledger_of):
     async def sample(_context, params):
         assert params.messages[0].content.text == "how much?"
         answer = TextContent(type="text", text="ten")
@@ -141,7 +141,7 @@ async def test_a_server_asks_the_clients_model_and_person_through_the_command(le
         assert text(await client.call_tool("ask_person", {})) == "accept True"
 
 
-async def test_a_call_during_which_the_server_is_killed_is_not_made_twice_and_the_client_knows_that_it_does_not_know(
+async def test_a_call_interrupted_by_a_killed_server_is_not_repeated_and_reported_as_unknown(
     ledger_of,
 ):
     server = ledger_of()
@@ -160,7 +160,7 @@ async def test_a_call_during_which_the_server_is_killed_is_not_made_twice_and_th
     assert server.calls == ["pay 7", "pay 8"]
 
 
-async def test_a_reading_call_during_which_the_server_is_killed_is_made_again(ledger_of):
+async def test_a_read_only_call_interrupted_by_a_killed_server_is_repeated(ledger_of):
     server = ledger_of()
     async with connected(server.port) as client:
         await client.list_tools()
@@ -172,7 +172,7 @@ async def test_a_reading_call_during_which_the_server_is_killed_is_made_again(le
     assert server.calls == ["look", "look"]
 
 
-async def test_a_client_that_cancels_is_left_alone_and_the_next_call_works(ledger_of):
+async def test_a_cancelled_call_does_not_affect_the_next_call(ledger_of):
     server = ledger_of()
     async with connected(server.port) as client:
         with pytest.raises(TimeoutError):
@@ -331,5 +331,5 @@ def under_way(ledger_of):
 
 
 @pytest.mark.parametrize("scenario", SLOW, ids=lambda scenario: scenario.__name__)
-def test_a_bad_moment_costs_only_time_and_every_call_is_made_once(under_way, scenario):
+def test_each_call_during_a_temporary_failure_is_made_exactly_once(under_way, scenario):
     assert under_way(scenario) == SLOW[scenario]

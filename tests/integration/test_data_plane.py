@@ -87,7 +87,7 @@ def world(tmp_path):
         ),
     ],
 )
-def test_a_revision_that_cannot_serve_is_told_why_and_nothing_of_it_stays(world, code, changes, google, advice):
+def test_a_revision_that_cannot_serve_fails_with_the_reason_and_leaves_nothing(world, code, changes, google, advice):
     async def scenario():
         async with world.plane() as plane:
             with pytest.raises(RolloutError) as refusal:
@@ -102,7 +102,7 @@ def test_a_revision_that_cannot_serve_is_told_why_and_nothing_of_it_stays(world,
     world.run(scenario)
 
 
-def test_a_program_that_is_not_in_the_image_is_named(world):
+def test_a_missing_program_is_named_in_the_error(world):
     async def scenario():
         async with world.plane() as plane:
             with pytest.raises(RolloutError, match=r"no-such-program.*not found"):
@@ -112,7 +112,7 @@ def test_a_program_that_is_not_in_the_image_is_named(world):
     world.run(scenario)
 
 
-def test_an_image_that_does_not_exist_is_named(world):
+def test_a_missing_image_is_named_in_the_error(world):
     async def scenario():
         async with world.plane() as plane:
             with pytest.raises(RolloutError, match=r"Image '127\.0\.0\.1:9/x/y:1' could not be fetched"):
@@ -121,7 +121,7 @@ def test_an_image_that_does_not_exist_is_named(world):
     world.run(scenario)
 
 
-def test_a_crash_at_start_is_noticed_long_before_the_probes_window_closes(world):
+def test_a_crash_at_startup_is_reported_before_the_startup_probe_times_out(world):
     async def scenario():
         async with world.plane() as plane:
             patient = Probe(port=8080, timeout=240, period=240, failure_threshold=1)
@@ -132,7 +132,7 @@ def test_a_crash_at_start_is_noticed_long_before_the_probes_window_closes(world)
     world.run(scenario)
 
 
-def test_a_container_gets_cloud_runs_environment_and_is_process_one(world):
+def test_a_container_gets_cloud_runs_environment_and_runs_as_process_1(world):
     async def scenario():
         async with world.plane() as plane:
             await serve(plane, python(SERVER, env=(("MCP_PATH", "/mcp"),)))
@@ -171,7 +171,7 @@ def test_a_stream_arrives_chunk_by_chunk(world):
     world.run(scenario)
 
 
-def test_a_killed_container_is_replaced_and_what_it_served_gets_503(world):
+def test_a_killed_container_is_replaced_and_its_requests_get_503(world):
     async def scenario():
         async with world.plane() as plane:
             await serve(plane, python(SERVER))
@@ -207,7 +207,7 @@ class RestartedDocker(CloudContainers):
         return await super().inspect(container_id)
 
 
-def test_what_ended_while_docker_did_not_answer_is_removed_once_it_does(world):
+def test_containers_that_ended_while_docker_was_unreachable_are_removed_later(world):
     async def scenario():
         engine = RestartedDocker(world.cloud_id)
         async with world.plane(engine=engine) as plane:
@@ -243,7 +243,7 @@ def test_an_instance_whose_liveness_probe_fails_is_replaced(world):
     world.run(scenario)
 
 
-def test_full_instances_bring_another_one_up_and_no_more_than_the_maximum(world):
+def test_full_instances_cause_new_ones_up_to_the_maximum(world):
     async def scenario():
         async with world.plane() as plane:
             await serve(plane, python(SERVER, concurrency=1, max_instances=2))
@@ -254,7 +254,7 @@ def test_full_instances_bring_another_one_up_and_no_more_than_the_maximum(world)
     world.run(scenario)
 
 
-def test_an_idle_service_scales_to_zero_and_wakes_up_for_a_request(world):
+def test_an_idle_service_scales_to_zero_and_starts_for_a_request(world):
     async def scenario():
         async with world.plane(idle_after=0.5) as plane:
             await serve(plane, python(SERVER))
@@ -266,7 +266,7 @@ def test_an_idle_service_scales_to_zero_and_wakes_up_for_a_request(world):
     world.run(scenario)
 
 
-def test_the_next_process_takes_over_what_the_last_one_left_running(world):
+def test_a_new_process_takes_over_the_running_containers_of_the_last_one(world):
     async def scenario():
         revision = python(SERVER)
         async with world.plane() as plane:
@@ -288,7 +288,7 @@ def test_the_next_process_takes_over_what_the_last_one_left_running(world):
     world.run(scenario)
 
 
-def test_a_killed_gateway_container_comes_back_and_so_does_the_way_to_every_service(world):
+def test_a_killed_gateway_container_restarts_and_every_service_is_reachable_again(world):
     async def scenario():
         async with world.plane() as plane:
             await serve(plane, python(SERVER))
@@ -312,7 +312,7 @@ def test_a_killed_gateway_container_comes_back_and_so_does_the_way_to_every_serv
     world.run(scenario)
 
 
-def test_a_gateway_container_that_ends_at_its_start_is_told_at_once_with_what_it_said(world, monkeypatch):
+def test_a_gateway_container_that_exits_at_startup_is_reported_with_its_output(world, monkeypatch):
     monkeypatch.setattr(gateway_container, "COMMAND", ("python", "-c", "raise SystemExit('no more memory')"))
 
     async def scenario():
@@ -323,7 +323,7 @@ def test_a_gateway_container_that_ends_at_its_start_is_told_at_once_with_what_it
     world.run(scenario)
 
 
-def test_the_next_process_takes_over_the_gateway_container_too_or_starts_it_again(world):
+def test_a_new_process_takes_over_or_restarts_the_gateway_container(world):
     async def scenario():
         revision = python(SERVER)
         async with world.plane() as plane:
@@ -341,7 +341,7 @@ def test_the_next_process_takes_over_the_gateway_container_too_or_starts_it_agai
     world.run(scenario)
 
 
-def test_what_no_revision_wants_any_more_is_swept_away(world):
+def test_containers_that_no_revision_needs_are_removed(world):
     async def scenario():
         kept, gone = python(SERVER), python(SERVER, name="echo-00002-abc")
         async with world.plane() as plane:
@@ -353,7 +353,7 @@ def test_what_no_revision_wants_any_more_is_swept_away(world):
     world.run(scenario)
 
 
-def test_a_retired_revision_finishes_its_requests_then_gets_sigterm(world):
+def test_a_retired_revision_finishes_its_requests_and_then_gets_sigterm(world):
     async def scenario():
         async with world.plane() as plane:
             old, new = python(SERVER), python(SERVER, name="echo-00002-abc")
@@ -401,7 +401,7 @@ def test_a_program_that_ignores_sigterm_is_not_waited_for(world):
     world.run(scenario)
 
 
-def test_a_removed_cloud_leaves_nothing_in_docker(world):
+def test_removing_a_cloud_leaves_nothing_in_docker(world):
     async def scenario():
         async with world.plane() as plane:
             await serve(plane, python(SERVER))

@@ -87,7 +87,7 @@ def setup(user, **environ):
     return as_user(user, sys.executable, "-m", "devtools", "setup", **environ)
 
 
-def test_podman_is_refused_with_what_to_do(shape):
+def test_podman_is_refused_with_the_next_step(shape):
     code, said = setup(shape("podman"))
     assert code == 1
     assert said.count("error: ") == 1
@@ -95,7 +95,7 @@ def test_podman_is_refused_with_what_to_do(shape):
     assert "next:  install Docker Engine beside it" in said
 
 
-def test_a_user_without_rights_hears_it_before_anything_is_made(shape):
+def test_a_user_without_access_to_docker_is_refused_before_anything_is_created(shape):
     user = shape("podman")
     code, said = setup(user, DOCKER_HOST="unix:///var/run/docker.sock")
     assert code == 1
@@ -103,7 +103,7 @@ def test_a_user_without_rights_hears_it_before_anything_is_made(shape):
     assert "✓" not in said
 
 
-def test_rootless_docker_is_found_named_and_used_without_the_limits_that_it_lacks(shape, engine):
+def test_rootless_docker_is_found_and_used_without_its_unsupported_limits(shape, engine):
     user = shape("rootless")
     code, said = as_user(user, sys.executable, "-c", NAMED)
     assert code == 0, said
@@ -120,7 +120,7 @@ def test_rootless_docker_is_found_named_and_used_without_the_limits_that_it_lack
 
 @pytest.mark.engines
 @pytest.mark.parametrize("name", ["user", "namespace", "rootless"])
-def test_a_fleet_is_deployed_verified_and_taken_away_on_every_engine(shape, name):
+def test_a_fleet_is_deployed_verified_and_destroyed_on_every_engine(shape, name):
     user = shape(name)
     dev = [sys.executable, "-m", "devtools"]
     checkout = engines.checkout_of(user)

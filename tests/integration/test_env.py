@@ -74,11 +74,11 @@ def untouched(checkout):
     assert {path.name for path in checkout.place.root.glob("Pulumi*")} == files
 
 
-def test_the_outputs_are_those_of_dev_up(succeeds, checkout):
+def test_pulumi_reads_the_same_outputs_as_dev_up(succeeds, checkout):
     assert json.loads(succeeds("stack", "output", "servers", "--json", "-s", STACK)) == checkout.servers
 
 
-def test_the_state_is_exported_and_can_be_imported_again(succeeds, checkout, tmp_path):
+def test_the_exported_state_can_be_imported_again(succeeds, checkout, tmp_path):
     exported = succeeds("stack", "export", "-s", STACK)
     state = json.loads(exported)["deployment"]
     urns = [one["urn"] for one in state["resources"] if one["type"] != "pulumi:pulumi:Stack"]
@@ -88,7 +88,7 @@ def test_the_state_is_exported_and_can_be_imported_again(succeeds, checkout, tmp
     succeeds("stack", "import", "--file", str(file), "-s", STACK)
 
 
-def test_a_refresh_asks_the_local_cloud_about_everything_and_finds_no_change(succeeds, checkout):
+def test_a_refresh_reads_every_resource_and_finds_no_change(succeeds, checkout):
     output = succeeds("refresh", "--yes", "-s", STACK)
     providers = [one for one in checkout.state.resources if one["type"].startswith("pulumi:providers:")]
     unchanged = len(checkout.state.resources) - len(providers) + 1  # and the stack itself
@@ -96,7 +96,7 @@ def test_a_refresh_asks_the_local_cloud_about_everything_and_finds_no_change(suc
     assert "No changes" in checkout.ok("up")
 
 
-def test_a_users_own_google_credentials_are_not_used(checkout):
+def test_the_users_google_credentials_are_not_used(checkout):
     own = {"GOOGLE_CREDENTIALS": '{"type": "service_account"}', "GOOGLE_OAUTH_ACCESS_TOKEN": "ya29.mine"}
     lines = checkout.ok("env", **own).splitlines()
     assert "export GOOGLE_CREDENTIALS=''" in lines
@@ -104,7 +104,7 @@ def test_a_users_own_google_credentials_are_not_used(checkout):
     assert "No changes" in checkout.ok("up", **own)
 
 
-def test_a_preview_gets_as_far_as_the_language_host(pulumi):
+def test_a_preview_starts_the_language_host(pulumi):
     done = pulumi("preview", "-s", STACK)
     if done.returncode:
         assert "no language plugin 'pulumi-language-python' found" in done.stdout + done.stderr
@@ -112,7 +112,7 @@ def test_a_preview_gets_as_far_as_the_language_host(pulumi):
         assert "unchanged" in done.stdout
 
 
-def test_the_salt_in_the_stack_file_is_that_of_the_exported_passphrase(pulumi, succeeds):
+def test_the_exported_passphrase_matches_the_salt_in_the_stack_file(pulumi, succeeds):
     encrypted = json.loads(succeeds("stack", "export", "-s", STACK))["deployment"]["secrets_providers"]
     assert encrypted["type"] == "passphrase"
     wrong = pulumi("stack", "export", "--show-secrets", "-s", STACK, PULUMI_CONFIG_PASSPHRASE="another")
@@ -120,7 +120,7 @@ def test_the_salt_in_the_stack_file_is_that_of_the_exported_passphrase(pulumi, s
     assert "incorrect passphrase" in wrong.stdout + wrong.stderr
 
 
-def test_a_down_that_is_stopped_by_ctrl_c_can_be_followed_by_an_up(checkout):
+def test_an_up_succeeds_after_a_down_that_was_stopped_by_ctrl_c(checkout):
     process = checkout.begin("down")
     eventually(lambda: len(inventory(checkout.place)["services"]) < 2 or process.poll() is not None, "one is deleted")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all that run in its foreground
@@ -131,7 +131,7 @@ def test_a_down_that_is_stopped_by_ctrl_c_can_be_followed_by_an_up(checkout):
     assert "12 checks of 2 servers passed" in checkout.ok("up")
 
 
-def test_a_broken_state_is_removed_by_force(checkout):
+def test_down_force_removes_a_broken_state(checkout):
     file = checkout.place.state / "pulumi" / ".pulumi" / "stacks" / "mcpfleet" / "local.json"
     file.write_text('{"version": 3, "checkpoi')
     for command in ("status", "up", "down"):

@@ -140,7 +140,7 @@ def from_inside(checkout, engine):
     return run
 
 
-def test_a_client_lists_and_calls_the_tools_of_its_server_as_itself(checkout, ask):
+def test_a_client_lists_and_calls_its_servers_tools_as_its_own_account(checkout, ask):
     tools = [tool["name"] for tool in ask("assistant")["reference"]["tools"]]
     assert "add" in tools
     found = ask("assistant", tool="whoami")["reference"]["result"]["structuredContent"]
@@ -148,13 +148,13 @@ def test_a_client_lists_and_calls_the_tools_of_its_server_as_itself(checkout, as
     assert found["service"] == "mcp-reference"
 
 
-def test_a_client_that_is_not_named_gets_403_and_a_token_for_one_server_is_refused_by_another(from_inside, address):
+def test_an_unlisted_client_gets_403_and_a_token_is_valid_for_one_server_only(from_inside, address):
     assert from_inside(address("reference"), address("reference")) == 200
     assert from_inside(address("toolbox"), address("toolbox")) == 403
     assert from_inside(address("toolbox"), address("reference")) == 401
 
 
-def test_a_servers_policy_holds_its_invokers_and_its_clients_and_nobody_else(checkout):
+def test_a_servers_policy_has_only_its_invokers_and_its_clients(checkout):
     def members(service):
         from google.auth.transport.requests import AuthorizedSession
         from google.oauth2 import service_account
@@ -178,7 +178,7 @@ def test_a_servers_policy_holds_its_invokers_and_its_clients_and_nobody_else(che
     assert members("mcp-hidden") == {clients["assistant"], clients["inside"], clients["other"]}
 
 
-def test_a_server_beside_its_client_answers_it_and_nobody_else(checkout, ask):
+def test_a_sidecar_server_answers_only_its_client(checkout, ask):
     found = ask("near", tool="whoami")["reference"]["result"]["structuredContent"]
     assert (found["service"], found["caller"]) == ("mcp-near", None)
     target = checkout.state.outputs["clients"]["near"]
@@ -189,7 +189,7 @@ def test_a_server_beside_its_client_answers_it_and_nobody_else(checkout, ask):
 
 
 @pytest.mark.parametrize("agent", ["agent-adk", "agent-pydantic-ai"])
-def test_an_agent_calls_the_tool_that_its_model_chooses_as_itself(checkout, question, agent):
+def test_an_agent_calls_the_tool_chosen_by_its_model_as_its_own_account(checkout, question, agent):
     answer = question(agent, 'reference_add {"a": 1, "b": 2}\nreference_whoami {}')
     assert "3" in answer.splitlines()[0]
     assert checkout.state.outputs["clients"][agent]["account"] in answer.splitlines()[1]
@@ -204,7 +204,7 @@ def test_an_agent_calls_the_tool_that_its_model_chooses_as_itself(checkout, ques
         ("agent-pydantic-ai", {"question": 'reference_add {"a": 1, "b": 2}'}),
     ],
 )
-def test_the_logs_of_a_client_and_of_its_server_stand_together_by_their_trace(checkout, client, asked):
+def test_the_logs_of_a_client_and_its_server_have_the_same_trace(checkout, client, asked):
     trace, target = secrets.token_hex(16), checkout.state.outputs["clients"][client]
     headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
     auth = checkout.who("ada", target["url"])
@@ -223,7 +223,7 @@ def test_the_logs_of_a_client_and_of_its_server_stand_together_by_their_trace(ch
     eventually(lambda: both <= set().union(*map(said, services)), "both have logged the call", 20)
 
 
-def test_nobody_calls_a_client_unless_the_fleet_says_so(checkout):
+def test_a_client_accepts_no_callers_by_default(checkout):
     target = checkout.state.outputs["clients"]["assistant"]
     refused = [
         httpx2.post(f"{target['url']}/ask", json={}, auth=auth, timeout=60, trust_env=False).status_code
@@ -232,7 +232,7 @@ def test_nobody_calls_a_client_unless_the_fleet_says_so(checkout):
     assert refused == [403, 403]
 
 
-def test_a_client_in_the_mesh_calls_its_server_by_its_short_name_and_the_mesh_adds_its_identity(checkout, ask):
+def test_a_mesh_client_calls_its_server_by_short_name_with_an_added_token(checkout, ask):
     tools = [tool["name"] for tool in ask("meshed")["reference"]["tools"]]
     assert "add" in tools
     found = ask("meshed", tool="whoami")["reference"]["result"]["structuredContent"]
@@ -240,14 +240,14 @@ def test_a_client_in_the_mesh_calls_its_server_by_its_short_name_and_the_mesh_ad
     assert found["service"] == "mcp-reference"
 
 
-def test_a_client_in_the_mesh_that_is_not_named_gets_403_and_a_name_that_no_client_calls_is_none(from_inside):
+def test_an_unlisted_mesh_client_gets_403_and_unused_names_do_not_resolve(from_inside):
     assert from_inside("http://mcp-reference", client="meshed") == 200
     assert from_inside("http://mcp-toolbox", client="meshed") == 403
     assert from_inside("http://mcp-near", client="meshed") == 0
     assert from_inside("http://mcp-reference", client="assistant") == 0, "it is not in the mesh"
 
 
-def test_a_stolen_token_does_not_help_a_client_in_the_mesh(from_inside, address):
+def test_a_mesh_client_cannot_use_a_stolen_token(from_inside, address):
     stolen = address("reference")
     assert from_inside("http://mcp-toolbox", stolen, client="meshed") == 401
     as_itself = from_inside("http://mcp-toolbox", stolen, client="meshed", header="Authorization")
@@ -255,7 +255,7 @@ def test_a_stolen_token_does_not_help_a_client_in_the_mesh(from_inside, address)
     assert from_inside(address("toolbox"), stolen, client="meshed") == 401
 
 
-def test_an_internal_server_is_reached_through_the_network_and_is_not_there_without_it(ask, from_inside, address):
+def test_an_internal_server_answers_404_outside_the_network(ask, from_inside, address):
     assert {tool["name"] for tool in ask("inside")["hidden"]["tools"]} >= {"slugify"}
     assert {tool["name"] for tool in ask("other")["hidden"]["tools"]} >= {"slugify"}, "over the mesh, too"
     hidden = address("hidden")

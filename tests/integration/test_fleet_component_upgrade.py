@@ -39,7 +39,7 @@ def without_the_fleet(text):
     return json.dumps(state)
 
 
-def test_an_update_of_such_a_stack_creates_the_fleet_and_changes_nothing_else(checkout):
+def test_updating_a_stack_of_the_last_version_only_creates_the_fleet_component(checkout):
     file = state_file(checkout)
     before = without_the_fleet(file.read_text())
     assert FLEET not in before

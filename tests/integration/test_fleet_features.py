@@ -155,7 +155,7 @@ def balancers(checkout):
     return {one["url"].partition(":")[0]: one for one in AdminClient(checkout.place).inventory()["loadBalancers"]}
 
 
-def test_up_deploys_everything_and_verifies_what_a_client_reaches(deployed):
+def test_up_deploys_and_verifies_every_server(deployed):
     assert "checks of 4 servers and 1 client passed" in deployed
 
 
@@ -184,7 +184,7 @@ def test_no_secret_is_in_the_state_the_logs_or_the_store(deployed, checkout):
         assert inside or b"swordfish" not in path.read_bytes(), path
 
 
-def test_the_domain_answers_with_its_certificate_and_plain_http_is_redirected(deployed, checkout):
+def test_the_domain_serves_its_certificate_and_redirects_plain_http(deployed, checkout):
     found = balancers(checkout)
     assert found["https"]["domains"] == [DOMAIN]
     trusted = ssl.create_default_context(cafile=str(checkout.place.state / "cloud" / "ca" / "ca.pem"))
@@ -210,17 +210,17 @@ def uri_of(checkout, server):
     return uris(checkout)[f"mcp-{server}"]
 
 
-def test_only_the_load_balancer_reaches_an_internal_server(deployed, checkout):
+def test_an_internal_server_is_reached_only_through_the_load_balancer(deployed, checkout):
     url = uris(checkout)[RENAMED]
     assert checkout.get(f"{url}/mcp", checkout.who("ada", url)).status_code == 404
 
 
-def test_a_service_with_another_name_is_there_instead_of_the_first_one(deployed, checkout):
+def test_renaming_a_service_replaces_it(deployed, checkout):
     assert "mcp-far" not in uris(checkout)
     assert checkout.state.outputs["servers"]["far"]["service"] == RENAMED
 
 
-def test_identity_aware_proxy_lets_in_its_members_and_nobody_else(deployed, checkout):
+def test_identity_aware_proxy_accepts_only_its_members(deployed, checkout):
     url = f"{uri_of(checkout, 'proxied')}/mcp"
 
     def posted(name=None):
@@ -234,7 +234,7 @@ def test_identity_aware_proxy_lets_in_its_members_and_nobody_else(deployed, chec
     assert posted("ada").status_code not in (401, 403, 404)
 
 
-def test_a_client_of_the_fleet_comes_through_identity_aware_proxy_as_itself(deployed, checkout):
+def test_a_fleet_client_passes_identity_aware_proxy_as_its_own_account(deployed, checkout):
     caller = checkout.state.outputs["clients"]["caller"]
     question = {"tool": "slugify", "arguments": {"text": "Behind IAP"}}
     auth = checkout.who("ada", caller["url"])
@@ -251,12 +251,12 @@ def test_a_client_has_its_secrets_and_volumes(deployed, checkout, engine):
     assert "Read-only" in lines[3], "a bucket is read only unless said"
 
 
-def test_everybody_may_call_what_is_public(deployed, checkout):
+def test_a_public_server_accepts_calls_without_a_token(deployed, checkout):
     answer = httpx2.post(f"{uri_of(checkout, 'open')}/mcp", json={}, trust_env=False)
     assert answer.status_code not in (401, 403, 404)
 
 
-def test_down_leaves_nothing_but_what_a_person_made(deployed, checkout, engine):
+def test_down_removes_everything_except_resources_created_by_hand(deployed, checkout, engine):
     assert container(checkout, engine, "toolbox").exec_run(["sh", "-c", "echo x > /data/made"]).exit_code == 0
     assert "Nothing is left" in checkout.ok("down")
     held = AdminClient(checkout.place)

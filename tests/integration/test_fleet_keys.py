@@ -130,17 +130,17 @@ def deployed(make_checkout, engine):
     return found
 
 
-def test_the_second_up_of_every_key_changes_nothing(deployed):
+def test_a_second_up_with_every_key_set_changes_nothing(deployed):
     assert "No changes" in deployed.checkout.ok("up")
 
 
-def test_secrets_reach_the_container_by_variable_and_by_file(deployed):
+def test_a_container_reads_its_secrets_from_a_variable_and_from_a_file(deployed):
     container, environment = deployed.containers("full", "server")[0]
     assert (environment["PLAIN"], environment["DB_PASSWORD"]) == ("seen", "first")
     assert json.loads(deployed.run(container, "cat /run/keys/key.json")) == {"k": 1}
 
 
-def test_a_secrets_value_is_neither_in_the_state_nor_in_what_up_printed(deployed):
+def test_a_secrets_value_is_neither_in_the_state_nor_in_the_output_of_up(deployed):
     state = "".join(path.read_text() for path in (deployed.checkout.place.state / "pulumi").rglob("*.json"))
     assert "toolbox" in state
     assert "second" not in state.replace("seconds", "").replace("Seconds", "")
@@ -148,7 +148,7 @@ def test_a_secrets_value_is_neither_in_the_state_nor_in_what_up_printed(deployed
     assert '"k": 1' not in deployed.output
 
 
-def test_the_base_url_is_the_one_that_the_service_really_has(deployed):
+def test_the_base_url_is_the_services_actual_url(deployed):
     _, environment = deployed.containers("full", "server")[0]
     path = "run/v2/projects/mcpfleet-local/locations/europe-west1/services/mcp-full"
     service = deployed.google().get(f"{deployed.checkout.place.url}/{path}").json()
@@ -156,7 +156,7 @@ def test_the_base_url_is_the_one_that_the_service_really_has(deployed):
     assert environment["MCPFLEET_AUDIENCE"] == f"{environment['MCPFLEET_BASE_URL']},https://toolbox.acme.dev"
 
 
-def test_a_volume_in_memory_is_shared_by_the_instances_containers_and_bounded(deployed):
+def test_a_memory_volume_is_shared_by_an_instances_containers_and_limited(deployed):
     server = deployed.containers("full", "server")
     beside = deployed.containers("full", "beside")
     assert len(server) == len(beside) == 2, "two instances, of two containers each"
@@ -167,7 +167,7 @@ def test_a_volume_in_memory_is_shared_by_the_instances_containers_and_bounded(de
     assert size == 16 * 1024
 
 
-def test_a_sidecar_is_at_localhost_and_has_its_own_environment_and_no_port(deployed):
+def test_a_sidecar_serves_on_localhost_with_its_own_environment_and_no_port(deployed):
     (_, environment), *_ = deployed.containers("full", "beside")
     assert (environment["ROLE"], environment["TOKEN"]) == ("beside", "second")
     assert "PORT" not in environment
@@ -176,7 +176,7 @@ def test_a_sidecar_is_at_localhost_and_has_its_own_environment_and_no_port(deplo
     assert deployed.run(server, f'python3 -c "{probe}" || python -c "{probe}"').strip() == "there"
 
 
-def test_sizes_are_the_containers_limits(deployed):
+def test_cpu_and_memory_become_the_containers_limits(deployed):
     limits = {
         kind: one.attrs["HostConfig"]["Memory"] // 2**20
         for kind in ("server", "beside")
@@ -185,12 +185,12 @@ def test_sizes_are_the_containers_limits(deployed):
     assert limits == {"server": 256, "beside": 256}
 
 
-def test_two_instances_are_kept_warm_without_requests(deployed):
+def test_two_minimum_instances_run_without_requests(deployed):
     assert len(deployed.containers("full", "server")) == 2
     assert len(deployed.containers("anybody")) == 1
 
 
-def test_the_role_is_the_identitys_on_the_project(deployed):
+def test_a_configured_role_is_granted_to_the_servers_account_on_the_project(deployed):
     path = "crm/v1/projects/mcpfleet-local:getIamPolicy"
     policy = deployed.google().post(f"{deployed.checkout.place.url}/{path}", json={}).json()
     (members,) = [one["members"] for one in policy["bindings"] if one["role"] == "roles/logging.viewer"]
@@ -198,22 +198,22 @@ def test_the_role_is_the_identitys_on_the_project(deployed):
     assert set(members) - {deployer} == {"serviceAccount:mcp-full@mcpfleet-local.iam.gserviceaccount.com"}
 
 
-def test_a_custom_audience_is_taken_and_another_refused(deployed):
+def test_a_custom_audience_is_accepted_and_any_other_refused(deployed):
     # A person's token is for gcloud's client whatever is asked for; the deployer's is for what it asked, and its role
     # lets it call.
     assert deployed.status("full", who="deployer", audience="https://other.acme.dev") == 401
     assert deployed.status("full", who="deployer", audience="https://toolbox.acme.dev") == 200
 
 
-def test_a_public_server_is_called_without_any_identity(deployed):
+def test_a_public_server_accepts_calls_without_a_token(deployed):
     assert deployed.status("anybody") == 200
 
 
-def test_an_internal_server_is_not_there_for_callers_outside_even_with_a_right_token(deployed):
+def test_an_internal_server_answers_404_outside_even_with_a_valid_token(deployed):
     assert deployed.status("inside", who="ada") == 404
 
 
-def test_a_secret_that_the_fleet_names_and_nobody_made_stops_the_update_in_googles_words(deployed):
+def test_a_missing_secret_stops_the_update_with_googles_error_message(deployed):
     broken = {**SERVERS["anybody"], "secrets": {"KEY": {"secret": "nosuch", "version": "1"}}}
     deployed.write({**SERVERS, "anybody": broken}, labels={"team": "test"})
     code, output = deployed.checkout.dev("up")
@@ -224,7 +224,7 @@ def test_a_secret_that_the_fleet_names_and_nobody_made_stops_the_update_in_googl
     deployed.checkout.ok("up")
 
 
-def test_taking_keys_away_takes_their_effects_away(deployed):
+def test_removing_keys_removes_their_effects(deployed):
     plain = {**SERVERS["anybody"], "access": ADA}
     deployed.write({"full": plain, "anybody": plain})
     deployed.checkout.ok("up")

@@ -75,7 +75,7 @@ def caller(answer):
     return answer.json()["result"]["structuredContent"]["caller"]
 
 
-def test_behind_iam_the_checked_token_counts_and_cant_be_left_behind(deployed):
+def test_with_iam_the_caller_is_read_from_the_checked_token_only(deployed):
     url = uri_of(deployed, "private")
     mine = bearer(deployed, "bob", url)
     assert caller(asked(url, {"Authorization": mine})) == "bob@mcpfleet.test"
@@ -85,7 +85,7 @@ def test_behind_iam_the_checked_token_counts_and_cant_be_left_behind(deployed):
     assert asked(url, {"X-Serverless-Authorization": forged(), "Authorization": mine}).status_code == 401
 
 
-def test_behind_iap_the_proxys_own_word_counts(deployed):
+def test_with_iap_the_caller_is_read_from_the_proxys_assertion(deployed):
     url = uri_of(deployed, "proxied")
     mine = bearer(deployed, "bob", GCLOUD)
     assert caller(asked(url, {"Authorization": mine})) == "bob@mcpfleet.test"
@@ -96,7 +96,7 @@ def test_behind_iap_the_proxys_own_word_counts(deployed):
 
 
 @pytest.mark.parametrize("server", ["proxied", "bridged"])
-def test_behind_iap_a_container_takes_no_request_that_has_not_passed_the_proxy(deployed, engine, server):
+def test_with_iap_a_container_refuses_requests_that_bypass_the_proxy(deployed, engine, server):
     labels = {"dev.mcpfleet.service": f"mcp-{server}", "dev.mcpfleet.container": "0"}
     found = next(one for one in deployed.containers(engine) if labels.items() <= one.labels.items())
     (network,) = found.attrs["NetworkSettings"]["Networks"].values()
@@ -107,7 +107,7 @@ def test_behind_iap_a_container_takes_no_request_that_has_not_passed_the_proxy(d
         assert "Identity-Aware Proxy" in answer.text
 
 
-def test_a_session_of_the_bridge_is_its_callers_alone(deployed):
+def test_a_bridge_session_is_usable_only_by_its_caller(deployed):
     url = uri_of(deployed, "bridged")
     ada, bob = ({"Authorization": bearer(deployed, name, GCLOUD)} for name in ("ada", "bob"))
     opened = asked(url, ada, "initialize", GREETING)
@@ -117,7 +117,7 @@ def test_a_session_of_the_bridge_is_its_callers_alone(deployed):
     assert asked(url, {**ada, **session}, "tools/list", {}).status_code == 200
 
 
-def test_on_a_public_server_nobody_is_anybody(deployed):
+def test_a_public_server_identifies_no_caller(deployed):
     url = uri_of(deployed, "open")
     for headers in ({}, {"Authorization": forged()}, {"X-Serverless-Authorization": forged(), **LIES}):
         assert caller(asked(url, headers)) is None

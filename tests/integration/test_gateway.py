@@ -259,7 +259,7 @@ async def ask(port, message, caller=CONTAINER):
         raise TimeoutError("no answer, however often it was asked")
 
 
-async def test_the_host_reaches_a_container_and_both_ends_pass_bytes_and_their_end(host):
+async def test_the_host_reaches_a_container_and_bytes_and_eof_pass_both_ways(host):
     async with container(echo) as (ip, port):
         reader, writer = await asyncio.open_connection(sock=await host.tunnel.dial(ip, port))
         writer.write(b"hello")
@@ -269,7 +269,7 @@ async def test_the_host_reaches_a_container_and_both_ends_pass_bytes_and_their_e
         writer.close()
 
 
-async def test_a_container_that_speaks_first_is_heard(host):
+async def test_data_from_a_container_that_sends_first_arrives(host):
     async def greet(_, writer):
         writer.write(b"220 hello")
         writer.close()
@@ -281,7 +281,7 @@ async def test_a_container_that_speaks_first_is_heard(host):
             writer.close()
 
 
-async def test_a_dial_says_what_went_wrong(host):
+async def test_a_failed_dial_reports_the_reason(host):
     (port,) = free_ports(1)
     with pytest.raises(ConnectionRefusedError, match="nobody listens"):
         await host.tunnel.dial(CONTAINER, port)
@@ -289,7 +289,7 @@ async def test_a_dial_says_what_went_wrong(host):
         await host.tunnel.dial("127.1.0.1", port)
 
 
-async def test_containers_reach_the_host_and_it_knows_from_where(gateway, host):
+async def test_containers_reach_the_host_with_their_own_address(gateway, host):
     assert await get(gateway.web, "/a") == f"http {CONTAINER} {gateway.web} /a"
     assert (
         await get(gateway.settings.web_ports[1], "/b", NEIGHBOUR)
@@ -300,7 +300,7 @@ async def test_containers_reach_the_host_and_it_knows_from_where(gateway, host):
     )
 
 
-async def test_a_hundred_callers_at_once_are_all_served(gateway, host):
+async def test_a_hundred_concurrent_callers_are_all_served(gateway, host):
     said = await asyncio.gather(*(get(gateway.web, f"/{one}", f"127.0.3.{one}") for one in range(1, 101)))
     assert said == [f"http 127.0.3.{one} {gateway.web} /{one}" for one in range(1, 101)]
 
@@ -308,7 +308,7 @@ async def test_a_hundred_callers_at_once_are_all_served(gateway, host):
 # --- names --------------------------------------------------------------------------------------------
 
 
-async def test_names_lead_to_the_gateway_for_whom_they_are_and_others_are_asked_elsewhere(gateway, host):
+async def test_a_callers_names_resolve_to_the_gateway_and_others_are_forwarded(gateway, host):
     port = gateway.settings.dns_port
     for caller in (CONTAINER, NEIGHBOUR):
         said = await ask(port, query(f"of-{caller}.test"), caller)
@@ -317,7 +317,7 @@ async def test_names_lead_to_the_gateway_for_whom_they_are_and_others_are_asked_
     assert await ask(port, asked, NEIGHBOUR) == asked[:2] + b"\x84\x00" + asked[4:] + b"elsewhere"
 
 
-async def test_answers_too_large_for_udp_come_by_tcp(gateway, host):
+async def test_dns_answers_too_large_for_udp_arrive_by_tcp(gateway, host):
     reader, writer = await connect(gateway.settings.dns_port)
     for asked in (query("example.org"), query("example.com", 8)):
         writer.write(len(asked).to_bytes(2, "big") + asked)
@@ -326,13 +326,13 @@ async def test_answers_too_large_for_udp_come_by_tcp(gateway, host):
     writer.close()
 
 
-async def test_no_name_is_asked_elsewhere_while_nobody_can_say_whose_it_is(gateway):
+async def test_names_are_not_forwarded_while_no_host_is_connected(gateway):
     asked = query("weather.example.org")
     said = await ask(gateway.settings.dns_port, asked)
     assert (said[:2], said[3] & 15, said[4:]) == (asked[:2], 2, asked[4:])
 
 
-async def test_whatever_is_sent_to_the_name_server_it_goes_on(gateway, host):
+async def test_the_dns_server_survives_malformed_messages(gateway, host):
     port = gateway.settings.dns_port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hostile:
         hostile.bind((CONTAINER, 0))
@@ -350,7 +350,7 @@ async def test_whatever_is_sent_to_the_name_server_it_goes_on(gateway, host):
 # --- who may not --------------------------------------------------------------------------------------
 
 
-async def test_a_container_is_not_let_in_where_the_host_or_the_engine_comes(gateway, host):
+async def test_a_container_cannot_connect_to_the_ports_for_the_host_and_the_engine(gateway, host):
     for port in (gateway.settings.tunnel_port, gateway.settings.registry_port):
         assert await refused(port, CONTAINER)
     assert await refused(gateway.web, HOST)  # nor anybody but containers where they come
@@ -378,7 +378,7 @@ async def refused(port, caller):
     ],
     ids=["HTTP", "no proof", "more than was asked for", "anything"],
 )
-async def test_a_stranger_on_the_machine_gets_nowhere(gateway, host, said):
+async def test_a_process_without_the_key_cannot_use_the_tunnel(gateway, host, said):
     reader, writer = await connect(gateway.settings.tunnel_port, HOST)
     writer.write(said)
     async with asyncio.timeout(15):
@@ -388,7 +388,7 @@ async def test_a_stranger_on_the_machine_gets_nowhere(gateway, host, said):
     assert await get(gateway.web, "/") == f"http {CONTAINER} {gateway.web} /"
 
 
-async def test_what_was_overheard_is_of_no_use_a_second_time(gateway, host):
+async def test_a_replayed_handshake_is_refused(gateway, host):
     """A replay, of all that a host with the key has said on one connection."""
     heard = asyncio.Queue()
 
@@ -442,7 +442,7 @@ async def shut(_, writer):
     ("stranger", "why"),
     [(reflect, "does not have this cloud's key"), (made_up, "does not have this cloud's key"), (shut, r"closed|reset")],
 )
-async def test_the_host_gives_nothing_to_somebody_else_on_the_gateways_port_and_says_so(stranger, why):
+async def test_the_host_sends_nothing_to_an_impostor_on_the_gateways_port_and_reports_it(stranger, why):
     async with container(stranger, HOST) as (ip, port):
         tunnel = Tunnel(KEY, accept=None, resolves=None)
         with pytest.raises(TunnelError, match=why):
@@ -450,7 +450,7 @@ async def test_the_host_gives_nothing_to_somebody_else_on_the_gateways_port_and_
         await tunnel.close()
 
 
-async def test_the_host_does_not_wait_for_ever_for_who_says_nothing(monkeypatch):
+async def test_the_host_gives_up_on_a_silent_gateway(monkeypatch):
     monkeypatch.setattr(protocol, "HANDSHAKE_SECONDS", 0.1)
     async with container(silent, HOST) as (ip, port):
         tunnel = Tunnel(KEY, accept=None, resolves=None)
@@ -459,7 +459,7 @@ async def test_the_host_does_not_wait_for_ever_for_who_says_nothing(monkeypatch)
         await tunnel.close()
 
 
-async def test_a_host_with_another_key_is_not_the_gateways(gateway):
+async def test_the_gateway_refuses_a_host_with_another_key(gateway):
     tunnel = Tunnel(b"o" * protocol.KEY_SIZE, accept=None, resolves=None)
     with pytest.raises(TunnelError, match="does not have this cloud's key"):
         await tunnel.open(gateway.tunnel, 0.5)
@@ -469,7 +469,7 @@ async def test_a_host_with_another_key_is_not_the_gateways(gateway):
 # --- who takes too much -------------------------------------------------------------------------------
 
 
-async def test_strangers_who_hold_connections_keep_the_host_from_nothing(gateway):
+async def test_idle_unauthenticated_connections_do_not_block_the_host(gateway):
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(200):
             _, writer = await connect(gateway.settings.tunnel_port, HOST)
@@ -480,7 +480,7 @@ async def test_strangers_who_hold_connections_keep_the_host_from_nothing(gateway
         assert await get(gateway.web, "/") == f"http {CONTAINER} {gateway.web} /"
 
 
-async def test_a_container_that_holds_all_the_connections_it_can_get_leaves_the_others_theirs(gateway, host):
+async def test_a_container_at_its_connection_limit_does_not_block_other_containers(gateway, host):
     async with contextlib.AsyncExitStack() as stack:
         held = 0
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
@@ -504,7 +504,7 @@ async def eventually(attempt, wanted):
                     return True
 
 
-async def test_who_does_not_show_the_key_in_time_is_let_go(here, monkeypatch):
+async def test_a_connection_without_proof_of_the_key_is_closed_after_the_deadline(here, monkeypatch):
     monkeypatch.setattr(protocol, "HANDSHAKE_SECONDS", 0.1)
     reader, writer = await connect(here.settings.tunnel_port, HOST)
     with contextlib.closing(writer):
@@ -515,14 +515,14 @@ async def test_who_does_not_show_the_key_in_time_is_let_go(here, monkeypatch):
         assert await closed(reader)
 
 
-async def test_a_container_waits_for_the_host_only_so_long(here):
+async def test_a_containers_connection_is_closed_if_the_host_does_not_accept_in_time(here):
     here.bound("_WAIT_SECONDS", 0.1)
     reader, writer = await connect(here.web)
     with contextlib.closing(writer):
         assert await closed(reader)
 
 
-async def test_a_container_has_only_so_many_connections_waiting_and_another_has_its_own(here):
+async def test_waiting_connections_are_limited_per_container(here):
     async with contextlib.AsyncExitStack() as stack:
         readers = []
         for caller in [CONTAINER] * 65 + [NEIGHBOUR]:
@@ -539,7 +539,7 @@ async def test_a_container_has_only_so_many_connections_waiting_and_another_has_
         assert sorted({caller[0] for _, caller in host.arrived}) == [CONTAINER, NEIGHBOUR]
 
 
-async def test_all_containers_together_have_only_so_many_connections_and_one_that_ends_makes_room(here):
+async def test_the_total_number_of_connections_is_limited_and_a_closed_one_frees_a_place(here):
     here.bound("_MAX_CONNECTIONS", 3)
     callers = [f"127.0.{service}.2" for service in range(1, 5)]
     host = Host(here)
@@ -573,7 +573,7 @@ async def test_all_containers_together_have_only_so_many_connections_and_one_tha
         assert await eventually(served, True)
 
 
-async def test_neither_side_fills_the_gateways_memory(gateway, host):
+async def test_a_reader_that_is_slow_does_not_fill_the_gateways_memory(gateway, host):
     """64 MiB to who does not read: it stops at what sockets hold, and goes on when that one reads."""
     size = 64 << 20
     host.raw = asyncio.Queue()
@@ -607,7 +607,7 @@ async def count(reader):
 # --- what breaks --------------------------------------------------------------------------------------
 
 
-async def test_a_break_is_passed_on_as_a_break_in_both_directions(gateway, host):
+async def test_a_connection_reset_is_passed_on_in_both_directions(gateway, host):
     broken = asyncio.Event()
 
     async def breaks(reader, writer):
@@ -635,7 +635,7 @@ async def test_a_break_is_passed_on_as_a_break_in_both_directions(gateway, host)
         await asyncio.wait_for(broken.wait(), 15)
 
 
-async def test_a_container_that_comes_before_the_host_is_served_when_that_comes(gateway):
+async def test_a_container_that_connects_before_the_host_is_served_once_the_host_connects(gateway):
     early = asyncio.create_task(get(gateway.web, "/early"))
     reader, writer = await connect(gateway.settings.tunnel_port, HOST)  # so that the early one has been taken in
     writer.close()
@@ -646,7 +646,7 @@ async def test_a_container_that_comes_before_the_host_is_served_when_that_comes(
     await host.close()
 
 
-async def test_everything_works_again_after_the_gateway_was_killed_and_started_again(gateway, host):
+async def test_connections_work_again_after_the_gateway_was_killed_and_restarted(gateway, host):
     async with container(echo) as (ip, port):
         (await host.tunnel.dial(ip, port)).close()
         gateway.kill()
@@ -658,7 +658,7 @@ async def test_everything_works_again_after_the_gateway_was_killed_and_started_a
     assert await get(gateway.web, "/") == f"http {CONTAINER} {gateway.web} /"
 
 
-async def test_a_dial_without_a_gateway_says_that_it_is_gone(gateway, host, monkeypatch):
+async def test_a_dial_without_a_gateway_fails_with_that_reason(gateway, host, monkeypatch):
     monkeypatch.setattr("mcpfleet_local_cloud.gateway.tunnel._GATEWAY_SECONDS", 0.3)
     gateway.kill()
     with pytest.raises(ConnectionError, match=r"gateway at 127\.0\.0\.1"):
@@ -666,7 +666,7 @@ async def test_a_dial_without_a_gateway_says_that_it_is_gone(gateway, host, monk
     await gateway.start()
 
 
-async def test_tls_ends_on_the_host(gateway, tmp_path):
+async def test_tls_is_terminated_on_the_host(gateway, tmp_path):
     authority = CertificateAuthority(tmp_path / "ca")
     host = Host(gateway, authority.create_tls_context(lambda name: name == "hello.test"))
     await host.tunnel.open(gateway.tunnel)
@@ -682,6 +682,6 @@ async def test_tls_ends_on_the_host(gateway, tmp_path):
     await host.close()
 
 
-async def test_it_ends_at_once_when_it_is_asked_to(gateway, host):
+async def test_the_gateway_exits_at_once_at_sigterm(gateway, host):
     gateway.process.terminate()
     assert await asyncio.to_thread(gateway.process.wait, 15) == 0

@@ -56,7 +56,7 @@ def url(repository):
     return f"file://{repository}"
 
 
-def test_a_tag_is_the_commit_that_it_names_and_a_branch_the_one_that_it_is_now(repository, tmp_path):
+def test_a_tag_resolves_to_its_commit_and_a_branch_to_its_latest_commit(repository, tmp_path):
     tag = checkout(url(repository), "v1", tmp_path / "kept")
     branch = checkout(url(repository), "main", tmp_path / "kept")
     assert (tag.commit, tag.ref_description) == (git(repository, "rev-parse", "v1^{commit}"), "the tag v1 is")
@@ -72,7 +72,7 @@ def test_a_commit_is_fetched_by_its_id(repository, tmp_path):
     assert found.commit == commit
 
 
-def test_a_commit_that_a_server_does_not_give_by_its_id_is_found_in_its_branches(repository, tmp_path, monkeypatch):
+def test_a_commit_that_the_server_refuses_by_id_is_found_in_its_branches(repository, tmp_path, monkeypatch):
     commit = git(repository, "rev-parse", "main")
     (repository / "server.py").write_text("three")
     git(repository, "commit", "--quiet", "-am", "three")
@@ -86,14 +86,14 @@ def test_a_commit_that_a_server_does_not_give_by_its_id_is_found_in_its_branches
         checkout(url(repository), "1" * 40, tmp_path / "kept")
 
 
-def test_what_is_kept_has_no_history_and_the_modes_of_the_files(repository, tmp_path):
+def test_a_checkout_has_no_history_and_keeps_file_modes(repository, tmp_path):
     found = checkout(url(repository), "v1", tmp_path / "kept")
     assert sorted(entry.name for entry in found.folder.iterdir()) == ["run.sh", "server.py"]
     assert found.folder.joinpath("run.sh").stat().st_mode & stat.S_IXUSR
     assert [entry.name for entry in (tmp_path / "kept").iterdir()] == [found.folder.name], "nothing else is left"
 
 
-def test_a_commit_that_was_fetched_before_is_not_fetched_again(repository, tmp_path):
+def test_a_fetched_commit_is_not_fetched_again(repository, tmp_path):
     commit = git(repository, "rev-parse", "main")
     first = checkout(url(repository), commit, tmp_path / "kept")
     repository.rename(tmp_path / "gone")
@@ -107,7 +107,7 @@ def test_a_commit_that_was_fetched_before_is_not_fetched_again(repository, tmp_p
         ("0" * 40, "git.ref", "has the commit 00000"),
     ],
 )
-def test_a_ref_that_is_not_there_is_said_so(repository, tmp_path, ref, key, said):
+def test_a_missing_ref_is_reported(repository, tmp_path, ref, key, said):
     with pytest.raises(BuildPlanError) as refused:
         checkout(url(repository), ref, tmp_path / "kept")
     (mistake,) = refused.value.mistakes
@@ -116,14 +116,12 @@ def test_a_ref_that_is_not_there_is_said_so(repository, tmp_path, ref, key, said
     assert list((tmp_path / "kept").glob("*")) == [] if (tmp_path / "kept").exists() else True
 
 
-def test_an_address_that_does_not_answer_is_said_so_and_nobody_is_asked_for_a_password(tmp_path):
+def test_an_unreachable_url_is_reported_without_a_password_prompt(tmp_path):
     with pytest.raises(BuildPlanError, match=r"git\.url: git can't fetch http://127\.0\.0\.1:1/x\.git"):
         checkout("http://127.0.0.1:1/x.git", "main", tmp_path / "kept")
 
 
-def test_a_token_goes_to_git_by_a_private_file_for_that_host_and_never_stands_in_a_command_line(
-    repository, tmp_path, monkeypatch
-):
+def test_a_token_reaches_git_in_a_private_file_for_its_host_and_on_no_command_line(repository, tmp_path, monkeypatch):
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "git"
     real = subprocess.run(["which", "git"], capture_output=True, text=True, check=True).stdout.strip()
@@ -210,7 +208,7 @@ def configured(hostile, tmp_path, monkeypatch):
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_no_hook_filter_template_or_helper_runs_because_a_repository_names_it(hostile, configured, tmp_path):
+def test_a_repository_cannot_run_hooks_filters_templates_or_helpers(hostile, configured, tmp_path):
     found = checkout(url(hostile), "main", tmp_path / "kept")
     assert [*configured.iterdir()] == []
     assert (found.folder / "a.bin").read_text() == "pointer"
@@ -218,7 +216,7 @@ def test_no_hook_filter_template_or_helper_runs_because_a_repository_names_it(ho
     assert found.notes == ("its files in Git LFS are not fetched: each is the text that points to it",)
 
 
-def test_links_stay_links_and_lead_nobody_out(tmp_path):
+def test_links_stay_links_and_are_not_followed_out_of_the_repository(tmp_path):
     place = made(
         tmp_path / "hostile", {"server.py": ""}, {"key": "/etc/passwd", "up": "../../..", ".dockerignore": "/etc/hosts"}
     )
@@ -227,7 +225,7 @@ def test_links_stay_links_and_lead_nobody_out(tmp_path):
     assert (found.folder / ".dockerignore").is_symlink()
 
 
-def test_submodules_are_fetched_only_where_the_user_says_so(tmp_path):
+def test_submodules_are_fetched_only_if_configured(tmp_path):
     inner = made(tmp_path / "inner", {"inner.txt": "in"})
     outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": ("../inner", head(inner))})
     alone = checkout(url(outer), "main", tmp_path / "kept")
@@ -254,14 +252,14 @@ def test_submodules_are_fetched_only_where_the_user_says_so(tmp_path):
         "ssh://-oProxyCommand=id/x",
     ],
 )
-def test_a_submodule_of_another_host_is_fetched_by_https_alone(tmp_path, address):
+def test_a_submodule_of_another_host_is_fetched_only_by_https(tmp_path, address):
     outer = made(tmp_path / "outer", {"server.py": ""}, submodules={"lib": (address, "0" * 39 + "1")})
     with pytest.raises(BuildPlanError, match=r"^git\.submodules: the submodule 'lib' is at '"):
         checkout(url(outer), "main", tmp_path / "kept", submodules=True)
     assert [*(tmp_path / "kept").iterdir()] == []
 
 
-def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
+def test_submodules_nested_too_deeply_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("pulumi_mcpfleet.sources.checkout._MAX_DEPTH", 2)
     last = made(tmp_path / "r0", {"a": ""})
     for number in range(1, 5):
@@ -273,7 +271,7 @@ def test_submodules_that_name_each_other_come_to_an_end(tmp_path, monkeypatch):
 # --- the version of a folder ---------------------------------------------------------------------------------
 
 
-def test_a_folder_has_the_version_that_its_repositorys_tags_say(repository):
+def test_a_folders_version_comes_from_its_repositorys_tags(repository):
     (repository / "inner").mkdir()
     assert describe(repository / "inner").startswith("v1-1-g")
     assert version_from_description(describe(repository)) == f"2.dev1+g{head(repository)[:9]}"
@@ -314,7 +312,7 @@ def test_large_files_are_fetched_from_the_repositorys_own_server_with_its_token(
 
 
 @needs_lfs
-def test_large_files_that_are_elsewhere_are_fetched_without_the_token(large, tmp_path):
+def test_large_files_at_another_host_are_fetched_without_the_token(large, tmp_path):
     server, _ = large
     with Listening() as other:
         server.large_are_at = other.url
@@ -327,7 +325,7 @@ def test_large_files_that_are_elsewhere_are_fetched_without_the_token(large, tmp
 
 
 @needs_lfs
-def test_a_large_file_that_is_another_than_it_says_is_refused(large, tmp_path):
+def test_a_large_file_with_a_wrong_hash_is_refused(large, tmp_path):
     server, _ = large
     server.large = dict.fromkeys(server.large, b"poison!" * 1000)
     with pytest.raises(BuildPlanError, match=r"^git\.lfs: git can't fetch "):
@@ -335,7 +333,7 @@ def test_a_large_file_that_is_another_than_it_says_is_refused(large, tmp_path):
     assert [*(tmp_path / "kept").iterdir()] == []
 
 
-def test_a_missing_git_lfs_is_said_with_what_to_install(large, tmp_path, monkeypatch):
+def test_a_missing_git_lfs_is_reported_with_what_to_install(large, tmp_path, monkeypatch):
     server, _ = large
     (tmp_path / "bin").mkdir()
     for name in ("git", "env", "ssh"):
@@ -408,7 +406,7 @@ class Listening:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("only", ["", "POST"])
-def test_a_token_follows_no_redirect_to_another_host_port_or_scheme(repository, tmp_path, status, only):
+def test_a_token_is_not_sent_after_a_redirect_to_another_host_port_or_scheme(repository, tmp_path, status, only):
     with Listening() as other:
         for leads_to in (other.url, other.url.replace("127.0.0.1", "localhost"), other.url.replace("http", "https")):
             with Listening(leads_to, status, repository / ".git", only) as first:
@@ -420,7 +418,7 @@ def test_a_token_follows_no_redirect_to_another_host_port_or_scheme(repository, 
         assert (other.shown, other.asked) == ([], []), "nobody else was asked at all"
 
 
-def test_a_redirect_is_said_with_what_to_write(tmp_path):
+def test_a_redirect_is_refused_with_the_url_to_write(tmp_path):
     with (
         Listening("http://127.0.0.1:1") as first,
         pytest.raises(BuildPlanError, match="redirects to another address, which is not"),
@@ -428,7 +426,7 @@ def test_a_redirect_is_said_with_what_to_write(tmp_path):
         checkout(f"{first.url}/x", "main", tmp_path / "kept")
 
 
-def test_a_submodule_of_another_host_is_asked_for_as_a_stranger_would(tmp_path, monkeypatch):
+def test_a_submodule_of_another_host_is_fetched_without_credentials(tmp_path, monkeypatch):
     private = tmp_path / "private"
     private.mkdir()
     (private / ".netrc").write_text("machine 127.0.0.1 login me password my-own\n")

@@ -87,11 +87,11 @@ def outcomes(served_cloud):
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_client_of_googles_works_unmodified(outcomes, step):
+def test_googles_client_libraries_work_unmodified(outcomes, step):
     assert "raised" not in outcomes[step], outcomes[step]["raised"]
 
 
-def test_a_client_of_googles_follows_the_pages_of_every_list(outcomes):
+def test_googles_client_libraries_read_every_page_of_every_list(outcomes):
     found = outcomes["every_list_by_its_discovery_document"]["gave"]
 
     assert [name for name, count in found.items() if count < 2] == [
@@ -103,7 +103,7 @@ def test_a_client_of_googles_follows_the_pages_of_every_list(outcomes):
         assert outcomes[step]["gave"][:1] == [name]
 
 
-def test_a_value_of_an_enum_has_the_number_that_googles_packages_give_it(outcomes):
+def test_an_enum_value_has_the_number_of_googles_packages(outcomes):
     """A number that is read as another value would be honoured as that."""
     wrong, compared = set(), 0
     packages = outcomes["numbers_of_enums"]["gave"]
@@ -136,7 +136,7 @@ def asked_for(api):
     return found
 
 
-def test_the_tables_are_what_the_generator_makes_of_the_documents():
+def test_the_tables_match_the_generators_output():
     made = render_tables(find_documents(), served_routes())
 
     assert [api for api, table in made.items() if (FOLDER / f"{api}.json").read_text() != table] == [], COMMAND
@@ -183,7 +183,7 @@ FURTHER = [
 ]
 
 
-def test_what_google_requires_of_a_request_is_required(served_cloud):
+def test_fields_that_google_requires_are_required(served_cloud):
     """A request without it would be taken here, and refused by Google."""
     cloud, sent = served_cloud
     cloud.enable("iamcredentials")

@@ -86,7 +86,7 @@ def first(checkout):
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
-def test_links_out_of_a_repository_are_links_in_its_image_and_nothing_behind_them(deployed, checkout, engine, builder):
+def test_links_out_of_a_repository_stay_links_in_its_image(deployed, checkout, engine, builder):
     assert answer(checkout, builder, "value", {}, "legacy") == "1"
     (container,) = [
         one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == f"mcp-{builder}"
@@ -101,7 +101,7 @@ def test_links_out_of_a_repository_are_links_in_its_image_and_nothing_behind_the
     assert not any(name.startswith("app/lib/") for name in found), "no submodule that nobody asked for"
 
 
-def test_what_was_left_out_is_said(deployed):
+def test_files_that_were_left_out_are_reported(deployed):
     assert "its submodules are not fetched (`git.submodules`)" in deployed
 
 
@@ -115,7 +115,9 @@ def test_what_was_left_out_is_said(deployed):
         ("ignored", "source: .dockerignore is not a plain file of the source"),
     ],
 )
-def test_a_way_out_that_a_builder_would_follow_stops_the_deployment(deployed, checkout, outside, builder, folder, said):
+def test_a_link_that_a_builder_would_follow_out_of_the_source_stops_the_deployment(
+    deployed, checkout, outside, builder, folder, said
+):
     file = checkout.place.root / "Pulumi.local.yaml"
     held = file.read_text()
     stack = yaml.safe_load(held)

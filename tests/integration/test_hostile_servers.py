@@ -53,7 +53,7 @@ def relayed():
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_a_check_ends_with_a_finding_and_stays_small(checked, attack):
+def test_a_check_of_a_hostile_server_fails_with_bounded_memory(checked, attack):
     text, code, peak = checked[attack].result()
     assert "Traceback" not in text
     assert "\x1b" not in text
@@ -64,7 +64,7 @@ def test_a_check_ends_with_a_finding_and_stays_small(checked, attack):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_relay_answers_its_client_and_stays_small(relayed, attack):
+def test_the_relay_answers_its_client_with_bounded_memory(relayed, attack):
     text, code, peak = relayed[attack].result()
     assert (code, "Traceback" in text, "\x1b" in text) == (0, False, False)
     for line in text.splitlines():
@@ -91,7 +91,7 @@ def carried(port):
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_the_proxy_carries_on_stays_small_and_lets_go_when_its_caller_does(attack, tmp_path):
+def test_the_proxy_survives_a_hostile_server_with_bounded_memory_and_closes_with_its_caller(attack, tmp_path):
     hostile = Hostile(ATTACKS[attack])
     command = [MCPFLEET, "proxy", f"--url={hostile.url}", "--port=0", credentials(tmp_path)]
     with running(tmp_path / "log", *command) as proxy:
@@ -110,7 +110,7 @@ def test_the_proxy_carries_on_stays_small_and_lets_go_when_its_caller_does(attac
 
 
 @pytest.mark.parametrize("attack", ["headers that drip", "interim answers without end"])
-def test_the_proxy_gives_up_an_answer_that_does_not_begin_in_time(tmp_path, attack):
+def test_the_proxy_gives_up_on_a_response_that_does_not_begin_in_time(tmp_path, attack):
     server = Hostile(ATTACKS[attack])
     command = [MCPFLEET, "proxy", f"--url={server.url}", "--port=0", credentials(tmp_path)]
     with running(tmp_path / "log", *command, MCPFLEET_ANSWER_SECONDS=str(SECONDS)) as proxy:
@@ -150,7 +150,7 @@ def client(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [attack.replace(" ", "-").lower() for attack in ATTACKS])
-def test_the_client_service_answers_in_its_time_and_stays_small(client, name):
+def test_the_client_service_answers_in_time_with_bounded_memory(client, name):
     program, http, servers = client
     for question in ({}, {"tool": "a"}):
         answer = http.post("/ask", json={"servers": [name], **question})
@@ -178,7 +178,7 @@ def wait_for(http, program):
             return
 
 
-def test_writing_a_configuration_asks_no_server(tmp_path):
+def test_writing_a_configuration_contacts_no_server(tmp_path):
     server = Hostile(issuing)
     text, code, _ = run("config", "json", f"--url={server.url}")
     assert (code, server.asked) == (0, 0)

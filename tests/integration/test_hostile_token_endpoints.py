@@ -28,7 +28,7 @@ def verified():
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_whoever_wants_a_token_is_told_in_a_line_why_there_is_none(verified, attack):
+def test_a_failure_to_get_a_token_is_one_line_with_the_reason(verified, attack):
     text, code, peak = verified[attack].result()
     assert code == 1
     (line,) = text.strip().splitlines()
@@ -39,7 +39,7 @@ def test_whoever_wants_a_token_is_told_in_a_line_why_there_is_none(verified, att
 
 
 @pytest.mark.parametrize("command", ["doctor", "proxy", "connect"])
-def test_each_program_that_wants_a_token_says_so_in_its_own_way(gate, tmp_path, command):
+def test_each_command_reports_a_failure_to_get_a_token(gate, tmp_path, command):
     endpoint = Hostile(ATTACKS["a body without end"])
     where = [gate.url] if command == "doctor" else [f"--url={gate.url}"]
     call = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}) + "\n"

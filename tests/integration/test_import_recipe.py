@@ -106,7 +106,7 @@ def pulumi(checkout, programs, *arguments):
     return done.stdout
 
 
-def test_a_service_that_was_deployed_without_pulumi_is_taken_over_and_changed_in_place(checkout, programs):
+def test_a_service_deployed_without_pulumi_is_imported_and_changed_in_place(checkout, programs):
     write(checkout, other=SERVER)
     checkout.ok("up")
     body = {"template": {"containers": [{"image": TOOLBOX, "args": LISTEN, "ports": [{"containerPort": 5000}]}]}}

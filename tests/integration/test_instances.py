@@ -134,7 +134,7 @@ def test_containers_of_an_instance_share_localhost_and_nothing_else(world):
     world.run(scenario)
 
 
-def test_a_container_starts_after_those_that_it_depends_on_have_passed_their_startup_probe(world):
+def test_a_container_starts_after_the_startup_probes_of_its_dependencies_pass(world):
     # The main container exits at once where the sidecar does not answer yet.
     code = "import urllib.request as r; print(r.urlopen('http://localhost:9000/sh?true'))\n" + SHELL
 
@@ -158,7 +158,7 @@ def test_a_container_starts_after_those_that_it_depends_on_have_passed_their_sta
     ],
     ids=["exits", "does not listen"],
 )
-def test_a_revision_whose_sidecar_cannot_start_is_told_which_and_why_and_nothing_stays(world, broken, said):
+def test_a_sidecar_that_cannot_start_fails_the_revision_with_its_name_and_reason(world, broken, said):
     async def scenario():
         async with world.plane() as plane:
             plane.address(SERVICE)
@@ -171,7 +171,7 @@ def test_a_revision_whose_sidecar_cannot_start_is_told_which_and_why_and_nothing
     world.run(scenario)
 
 
-def test_the_end_of_a_sidecar_ends_the_instance_and_a_new_one_comes(world):
+def test_an_instance_whose_sidecar_exits_is_replaced(world):
     async def scenario():
         async with world.plane() as plane:
             await serve(plane, revision(sidecar("helper")))
@@ -189,7 +189,7 @@ def test_the_end_of_a_sidecar_ends_the_instance_and_a_new_one_comes(world):
     world.run(scenario)
 
 
-def test_all_containers_are_asked_to_stop(world):
+def test_every_container_of_an_instance_gets_sigterm(world):
     async def scenario():
         async with world.plane() as plane:
             made = revision(sidecar("helper"))
@@ -207,7 +207,7 @@ def test_all_containers_are_asked_to_stop(world):
     world.run(scenario)
 
 
-def test_a_restarted_cloud_takes_a_whole_instance_over_and_removes_half_of_one(world):
+def test_a_restarted_cloud_takes_over_complete_instances_and_removes_incomplete_ones(world):
     made = revision(sidecar("helper"), volumes=(Volume(name="m", source=EmptyDir(size_bytes=2**20)),))
 
     async def first():
@@ -237,7 +237,7 @@ def test_a_restarted_cloud_takes_a_whole_instance_over_and_removes_half_of_one(w
     assert world.docker.volumes.list(filters={"label": f"dev.mcpfleet.cloud={world.cloud_id}"}) == []
 
 
-def test_a_volume_is_shared_bounded_in_memory_and_gone_with_its_instance(world):
+def test_a_volume_is_shared_limited_in_memory_and_removed_with_its_instance(world):
     mount = (Mount(volume="scratch", path="/scratch"), Mount(volume="disk", path="/disk"))
     volume = Volume(name="scratch", source=EmptyDir(size_bytes=2 * 2**20))
     disk = Volume(name="disk", source=EmptyDir(size_bytes=10 * 2**30, on_disk=True))
@@ -259,7 +259,7 @@ def test_a_volume_is_shared_bounded_in_memory_and_gone_with_its_instance(world):
     world.run(scenario)
 
 
-def test_a_secret_is_a_variable_and_a_file_and_the_latest_file_follows_the_secret(world):
+def test_a_secret_is_a_variable_and_a_file_and_the_file_follows_the_latest_version(world):
     world.vault.values = {(SECRET, "1"): b"swordfish", (SECRET, "latest"): b"swordfish"}
     files = (
         SecretFile(path="pinned", version="1", mode=0o444),
@@ -289,7 +289,7 @@ def test_a_secret_is_a_variable_and_a_file_and_the_latest_file_follows_the_secre
     world.run(scenario)
 
 
-def test_a_secret_that_is_gone_keeps_an_instance_from_starting(world):
+def test_a_deleted_secret_prevents_an_instance_from_starting(world):
     made = revision(secret_env=(("DB", SecretRef(secret=SECRET, version="1")),))
 
     async def scenario():
@@ -302,7 +302,7 @@ def test_a_secret_that_is_gone_keeps_an_instance_from_starting(world):
     world.run(scenario)
 
 
-def test_a_bucket_is_a_folder_that_any_user_may_write_unless_it_is_read_only(world):
+def test_a_bucket_is_mounted_writable_for_every_user_unless_it_is_read_only(world):
     (world.vault.root / "data").mkdir(parents=True)
     (world.vault.root / "data" / "in.txt").write_text("from outside")
     mounts = (Mount(volume="rw", path="/data"), Mount(volume="ro", path="/frozen"))
@@ -345,7 +345,7 @@ def test_an_instance_that_is_not_ready_gets_no_requests_until_it_is(world):
     world.run(scenario)
 
 
-def test_a_cookie_leads_back_to_the_same_instance(world):
+def test_an_affinity_cookie_routes_to_the_same_instance(world):
     async def scenario():
         async with world.plane() as plane:
             await serve(plane, revision(min_instances=2, max_instances=2, session_affinity=True))
@@ -370,7 +370,7 @@ def test_a_cookie_leads_back_to_the_same_instance(world):
     world.run(scenario)
 
 
-def test_without_health_checks_a_revision_serves_as_soon_as_it_runs(world):
+def test_a_revision_without_health_checks_serves_as_soon_as_it_runs(world):
     made = revision(health_checked=False, env=(("WAIT", "1.0"),))
 
     async def scenario():
@@ -384,7 +384,7 @@ def test_without_health_checks_a_revision_serves_as_soon_as_it_runs(world):
     world.run(scenario)
 
 
-def test_what_docker_shows_of_a_container_names_no_file_of_a_secret(world):
+def test_docker_inspect_shows_no_path_of_a_secrets_file(world):
     world.vault.values = {(SECRET, "1"): b"swordfish"}
     made = revision(
         mounts=(Mount(volume="s", path="/secrets"),),

@@ -159,7 +159,7 @@ def world(make_world):
     return make_world("cloud")
 
 
-def test_a_container_reaches_neither_another_services_container_nor_this_machines_ports(world):
+def test_a_container_cannot_reach_another_services_container_or_the_machines_ports(world):
     async def scenario():
         async with world.plane() as plane:
             await plane.start(revision("one"))
@@ -184,7 +184,7 @@ def test_a_container_reaches_neither_another_services_container_nor_this_machine
     world.run(scenario)
 
 
-def test_a_container_gets_nothing_out_of_the_gateways_ports_for_the_host(world):
+def test_a_container_cannot_use_the_gateways_ports_for_the_host(world):
     async def scenario():
         async with world.plane() as plane:
             await plane.start(revision("one"))
@@ -194,7 +194,7 @@ def test_a_container_gets_nothing_out_of_the_gateways_ports_for_the_host(world):
     world.run(scenario)
 
 
-def test_the_next_holder_of_a_dead_containers_address_does_not_get_the_dead_ones_identity(world):
+def test_a_reused_address_does_not_get_the_identity_of_its_former_container(world):
     async def scenario():
         async with world.plane() as plane:
             old, new = revision("one"), replace(revision("one"), name="one-00002-abc", service_account="new@p")
@@ -210,7 +210,7 @@ def test_the_next_holder_of_a_dead_containers_address_does_not_get_the_dead_ones
     world.run(scenario)
 
 
-def test_two_clouds_on_one_machine_have_nothing_of_each_other(make_world):
+def test_two_clouds_on_one_machine_are_isolated(make_world):
     one, other = make_world("one"), make_world("other")
 
     async def scenario():

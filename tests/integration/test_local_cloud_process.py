@@ -69,7 +69,7 @@ def serve(tmp_path):
             remove_docker_objects((state / "id").read_text().strip())
 
 
-def test_it_says_when_it_is_ready_and_where(serve):
+def test_the_process_announces_its_url_when_it_is_ready(serve):
     port = free_port()
     server = serve(port=port)
     line = server.ready()
@@ -83,7 +83,7 @@ def test_it_says_when_it_is_ready_and_where(serve):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_stops_within_five_seconds_and_leaves_no_announcement(serve, number):
+def test_the_process_stops_within_five_seconds_and_removes_its_announcement(serve, number):
     server = serve()
     server.ready()
     assert server.end(number) < 5
@@ -91,7 +91,7 @@ def test_it_stops_within_five_seconds_and_leaves_no_announcement(serve, number):
     assert not (server.state / "cloud.json").exists()
 
 
-def test_it_stops_while_a_client_keeps_a_connection_open(serve):
+def test_the_process_stops_while_a_client_keeps_a_connection_open(serve):
     server = serve()
     server.ready()
     with socket.create_connection(("127.0.0.1", server.announcement()["port"])) as held:
@@ -100,7 +100,7 @@ def test_it_stops_while_a_client_keeps_a_connection_open(serve):
     assert server.process.returncode == 0
 
 
-def test_a_port_that_is_taken_is_one_message_with_the_next_step(serve):
+def test_a_port_in_use_is_one_message_with_the_next_step(serve):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -112,7 +112,7 @@ def test_a_port_that_is_taken_is_one_message_with_the_next_step(serve):
     )
 
 
-def test_a_taken_port_of_the_registry_is_one_message_with_the_next_step(serve):
+def test_a_registry_port_in_use_is_one_message_with_the_next_step(serve):
     first = serve()
     assert "is ready" in first.ready()
     port = json.loads((first.state / "gateway" / "ports.json").read_text())["registry"]
@@ -127,14 +127,14 @@ def test_a_taken_port_of_the_registry_is_one_message_with_the_next_step(serve):
     assert "Traceback" not in said
 
 
-def test_without_docker_it_ends_with_one_message_and_the_next_step(serve, tmp_path):
+def test_a_missing_docker_is_one_message_with_the_next_step(serve, tmp_path):
     said = serve(DOCKER_HOST=f"unix://{tmp_path}/nobody.sock").refused()
     assert "\nerror: No Docker Engine answers at" in f"\n{said}"
     assert "\nnext: " in said
     assert "Traceback" not in said
 
 
-def test_a_second_server_of_the_same_state_is_refused(serve):
+def test_a_second_process_with_the_same_state_folder_is_refused(serve):
     first = serve()
     first.ready()
     said = serve().refused()
@@ -146,7 +146,7 @@ def test_a_second_server_of_the_same_state_is_refused(serve):
     assert httpx2.get(f"{found['url']}/_local/health").json()["status"] == "ok"
 
 
-def test_a_kill_leaves_neither_a_lock_nor_a_loss(serve):
+def test_a_killed_process_loses_no_state_and_leaves_no_lock(serve):
     first = serve()
     first.ready()
     found = first.announcement()

@@ -71,17 +71,17 @@ def as_the_table_says(client, mode, found):
     assert worked == expected, found
 
 
-def test_typescript_2(tmp_path, typescript, mode):
+def test_the_typescript_sdk_2_works(tmp_path, typescript, mode):
     with reference(tmp_path, mode) as served:
         as_the_table_says("TypeScript 2.4", mode, told([*typescript, "v2", served.url]))
 
 
-def test_typescript_1(tmp_path, typescript, mode):
+def test_the_typescript_sdk_1_works(tmp_path, typescript, mode):
     with reference(tmp_path, mode) as served:
         as_the_table_says("TypeScript 1.32", mode, told([*typescript, "v1", served.url], LOGS="1"))
 
 
-def test_fastmcp(tmp_path, mode):
+def test_the_fastmcp_client_works(tmp_path, mode):
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     packages = find_python_peers(ThisHost(), Paths.from_environ(os.environ), version)
     command = [sys.executable, str(CLIENTS / "fastmcp_client.py")]
@@ -90,7 +90,7 @@ def test_fastmcp(tmp_path, mode):
         as_the_table_says("FastMCP 4.1", mode, found)
 
 
-def test_go(tmp_path, mode):
+def test_the_go_sdk_works(tmp_path, mode):
     with Phases().phase("Go client") as step:
         program = find_go_program(ThisHost(), Paths.from_environ(os.environ), CLIENTS / "go", step)
     with reference(tmp_path, mode) as served:
@@ -98,7 +98,7 @@ def test_go(tmp_path, mode):
 
 
 @pytest.mark.anyio
-async def test_official_python(tmp_path, mode):
+async def test_the_official_python_sdk_works(tmp_path, mode):
     with reference(tmp_path, mode) as served:
         found = await by_python(served.url, "auto" if mode == "stateless" else "legacy")
     as_the_table_says("Python 2.3", mode, found)
@@ -146,7 +146,7 @@ async def by_python(target, era):
     return {feature: "ok" if worked else "wrong" for feature, worked in found.items()}
 
 
-def test_inspector(tmp_path, node, mode):
+def test_the_inspector_works(tmp_path, node, mode):
     launcher = node.script("@modelcontextprotocol/inspector/clients/launcher/build/index.js")
 
     def ask(url, *arguments):
@@ -176,7 +176,7 @@ def test_inspector(tmp_path, node, mode):
 
 
 @pytest.mark.anyio
-async def test_mcp_remote_by_the_legacy_transport(tmp_path, node):
+async def test_mcp_remote_works_by_the_legacy_transport(tmp_path, node):
     with reference(tmp_path, "sessions", MCP_TRANSPORTS="streamable-http,sse") as served:
         url = f"{served.base}/sse"
         assert httpx2.get(f"{served.base}/ready", trust_env=False).is_success

@@ -128,7 +128,7 @@ def add(served, a=1, b=2, headers=None, meta=None):
     return httpx2.post(served.url, headers=HEADERS | (headers or {}), json=body, timeout=5, trust_env=False).json()
 
 
-def test_the_spans_and_the_histogram_of_calls_reach_a_collector_at_the_latest_with_sigterm(tmp_path):
+def test_spans_and_call_histograms_reach_the_collector_at_sigterm_at_the_latest(tmp_path):
     environment = {"MCP_OTEL": "true", "K_SERVICE": "mcp-reference", "K_REVISION": "mcp-reference-00001-abc"}
     with (
         collecting() as collector,
@@ -172,7 +172,7 @@ def test_the_spans_and_the_histogram_of_calls_reach_a_collector_at_the_latest_wi
     assert 0 < points["ok"].sum < 5
 
 
-def test_nothing_is_exported_unless_it_is_asked_for(tmp_path):
+def test_nothing_is_exported_by_default(tmp_path):
     with (
         collecting() as collector,
         serving(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_TRACES_EXPORTER="otlp") as served,
@@ -183,7 +183,7 @@ def test_nothing_is_exported_unless_it_is_asked_for(tmp_path):
     assert not collector.asked.is_set()
 
 
-def test_a_collector_that_is_down_neither_hurts_calls_nor_holds_the_end_up(tmp_path):
+def test_a_collector_that_is_down_delays_neither_calls_nor_shutdown(tmp_path):
     # A batch for each few spans, so that exports are under way while calls are made.
     quick = {"MCP_OTEL": "true", "OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_METRIC_EXPORT_INTERVAL": "50"}
     nobody = f"http://127.0.0.1:{free_port()}"

@@ -30,7 +30,7 @@ def image(engine):
         engine.images.remove(built.id, force=True)
 
 
-def test_it_serves_without_root_without_a_writable_disk_without_any_capability(engine, image):
+def test_the_image_serves_without_root_writable_disk_or_capabilities(engine, image):
     container = engine.containers.run(
         image.id,
         detach=True,
@@ -75,7 +75,7 @@ print(json.dumps([bill, {part["name"]: part["version"] for part in bill.pop("com
 """
 
 
-def test_it_tells_what_is_inside(engine, image):
+def test_the_image_has_a_bill_of_materials(engine, image):
     path = image.labels["dev.mcpfleet.sbom"]
     bill, versions = json.loads(
         engine.containers.run(image.id, ["/opt/venv/bin/python", "-c", SUMMARY, path], remove=True)
@@ -85,12 +85,12 @@ def test_it_tells_what_is_inside(engine, image):
     assert "serialNumber" not in bill
 
 
-def test_it_is_small(engine, image):
+def test_the_image_is_small(engine, image):
     base = engine.images.get(BASE_IMAGE).attrs["Size"]
     assert image.attrs["Size"] - base < LIMIT_MIB * 1024 * 1024
 
 
-def test_its_code_is_compiled_and_nothing_but_its_code_is_in_it(engine, image):
+def test_the_image_has_only_the_servers_code_compiled(engine, image):
     listed = engine.containers.run(
         image.id,
         ["/opt/venv/bin/python", "-c", "import glob; print(*glob.glob('/app/**', recursive=True), sep='\\n')"],

@@ -98,7 +98,7 @@ class RoundRobin:
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 @pytest.mark.anyio
-async def test_any_of_two_instances_answers_any_request(tmp_path, mode):
+async def test_any_instance_answers_any_request(tmp_path, mode):
     with (
         serving(tmp_path) as first,
         serving(tmp_path) as second,
@@ -121,7 +121,7 @@ async def test_any_of_two_instances_answers_any_request(tmp_path, mode):
 
 @pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
 @pytest.mark.anyio
-async def test_at_sigterm_calls_and_streams_finish_and_the_process_ends_with_0(tmp_path, modern):
+async def test_calls_and_streams_finish_after_sigterm_and_the_process_exits_with_0(tmp_path, modern):
     with serving(tmp_path) as served:
         async with httpx2.AsyncClient(timeout=30, trust_env=False) as http:
             quiet = asyncio.create_task(http.post(served.url, **countdown(2, progress=False, modern=modern)))
@@ -141,7 +141,7 @@ async def test_at_sigterm_calls_and_streams_finish_and_the_process_ends_with_0(t
 
 @pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
 @pytest.mark.anyio
-async def test_at_sigterm_what_takes_too_long_is_told_before_the_process_is_killed(tmp_path, modern):
+async def test_calls_that_take_too_long_get_an_error_before_the_process_is_killed(tmp_path, modern):
     with serving(tmp_path) as served:
         async with (
             httpx2.AsyncClient(timeout=30, trust_env=False) as http,
@@ -158,7 +158,7 @@ async def test_at_sigterm_what_takes_too_long_is_told_before_the_process_is_kill
 
 
 @pytest.mark.anyio
-async def test_a_thread_that_never_returns_does_not_keep_the_process(tmp_path):
+async def test_a_thread_that_never_returns_does_not_prevent_exit(tmp_path):
     program = tmp_path / "blocking.py"
     program.write_text(
         "import sys, threading\n"
@@ -186,7 +186,7 @@ async def test_a_thread_that_never_returns_does_not_keep_the_process(tmp_path):
 
 
 @pytest.mark.anyio
-async def test_several_processes_serve_from_one_port_and_end_together(tmp_path):
+async def test_several_processes_serve_on_one_port_and_exit_together(tmp_path):
     with serving(tmp_path, MCP_WORKERS="2") as served:
         async with Client(served.url, mode="auto") as client:
             for _ in range(4):
@@ -197,7 +197,7 @@ async def test_several_processes_serve_from_one_port_and_end_together(tmp_path):
 
 
 @pytest.mark.anyio
-async def test_the_legacy_transport_serves_calls_and_ends_at_sigterm(tmp_path):
+async def test_the_legacy_transport_serves_calls_and_exits_at_sigterm(tmp_path):
     with serving(tmp_path, MCP_TRANSPORTS="streamable-http,sse") as served:
         async with Client(sse_client(f"{served.base}/sse"), mode="legacy") as client:
             assert (await client.call_tool("add", {"a": 1, "b": 2})).structured_content == {"result": 3}
@@ -205,7 +205,7 @@ async def test_the_legacy_transport_serves_calls_and_ends_at_sigterm(tmp_path):
             assert await asyncio.to_thread(served.ended) == 0
 
 
-def test_a_wrong_environment_ends_the_process_with_2_and_a_line_for_each_mistake(tmp_path):
+def test_an_invalid_environment_exits_with_2_and_a_line_per_mistake(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "mcp_server"],
         env={"PATH": "/usr/bin:/bin", "PORT": "x", "MCP_TOOL_TIMEOUT": "search=soon"},
@@ -218,7 +218,7 @@ def test_a_wrong_environment_ends_the_process_with_2_and_a_line_for_each_mistake
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_what_no_request_has_asked_for_is_not_imported():
+def test_modules_that_no_request_needs_are_not_imported():
     program = (
         "import sys\n"
         "from mcpfleet_server.hosting import runner\n"
@@ -242,7 +242,7 @@ def test_what_no_request_has_asked_for_is_not_imported():
 
 
 @pytest.mark.anyio
-async def test_a_state_that_a_client_carries_is_taken_back_and_a_forged_one_refused(tmp_path):
+async def test_a_request_state_is_accepted_back_and_a_forged_one_refused(tmp_path):
     """In a process: only there was the SDK imported without its ciphers."""
     params = {
         "name": "order_tea",

@@ -75,7 +75,7 @@ def mcpfleet(checkout, *arguments):
     return done.returncode, done.stdout + done.stderr
 
 
-def test_up_and_every_command_that_looks_leave_a_tool_that_says_nothing_uncalled(deployed, checkout):
+def test_no_command_calls_a_tool_without_annotations(deployed, checkout):
     assert "19 checks of 2 servers and 1 client passed" in deployed
     assert "orders: no tool was called: none has readOnlyHint" in deployed
     assert "reference: no tool was called" not in deployed
@@ -90,7 +90,7 @@ def test_up_and_every_command_that_looks_leave_a_tool_that_says_nothing_uncalled
     assert cancelled(checkout) == before
 
 
-def test_a_tool_that_is_named_is_called_once(deployed, checkout):
+def test_a_named_tool_is_called_once(deployed, checkout):
     before = cancelled(checkout)
     checkout.ok("verify", "--call", "orders/cancel_order", "--arguments", json.dumps({"order": "seven"}))
     assert cancelled(checkout) == [*before, "cancelled seven"]
@@ -142,7 +142,7 @@ def cut_off(session, checkout):
     bind(policy["bindings"])
 
 
-def test_a_client_that_may_not_call_one_of_its_servers_fails_every_verification(cut_off, checkout):
+def test_a_client_without_permission_on_its_server_fails_every_verification(cut_off, checkout):
     code, said = checkout.dev("verify")
     assert code == 1
     wrong = (
@@ -156,7 +156,7 @@ def test_a_client_that_may_not_call_one_of_its_servers_fails_every_verification(
     assert any(line.startswith("through it, reference answers: ") for line in found["passed"])
 
 
-def test_a_client_that_is_open_to_the_world_fails_every_verification(opened, checkout):
+def test_a_client_that_anyone_can_call_fails_every_verification(opened, checkout):
     before = cancelled(checkout)
     code, said = checkout.dev("verify")
     assert code == 1

@@ -92,7 +92,7 @@ def provider(request, tmp_path):
     eventually(lambda: not Processes().is_alive(pid), "the provider has ended", 30)
 
 
-def test_another_user_is_refused_and_this_one_is_answered(provider):
+def test_another_user_is_refused_and_the_owner_is_answered(provider):
     _, _, addresses = provider
     for address in addresses:
         assert isinstance(answer(address), plugin_pb2.PluginInfo)
@@ -101,14 +101,14 @@ def test_another_user_is_refused_and_this_one_is_answered(provider):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_provider_ends_with_the_process_that_needs_it_however_that_ends(provider, number):
+def test_a_provider_exits_with_its_parent_process_however_that_ends(provider, number):
     command, pid, _ = provider
     command.send_signal(number)
     command.wait(30)
     eventually(lambda: not Processes().is_alive(pid), "the provider has ended", 30)
 
 
-def test_another_user_cannot_have_the_program_run_by_the_automation_api():
+def test_another_user_cannot_make_the_automation_api_run_the_program():
     """The engine calls back into `./dev` for the program; so could anybody."""
     with peers.restrict_servers():
         server = grpc.server(ThreadPoolExecutor(1))

@@ -176,7 +176,7 @@ def user(index, tmp_path):
         )  # fmt: skip
 
 
-def test_three_commands_lead_from_nothing_to_a_private_server_that_was_called(user, capsys):
+def test_three_commands_create_deploy_and_call_a_private_server(user, capsys):
     began = time.monotonic()
     user.type("uvx mcpfleet init acme-mcp --yes")
     written = time.monotonic() - began
@@ -210,7 +210,7 @@ def test_three_commands_lead_from_nothing_to_a_private_server_that_was_called(us
     assert "Nothing is left of the stack." in user.type("uv run mcpfleet local down")
 
 
-def test_a_server_that_is_there_is_looked_at_though_uvx_brings_the_command_alone(user):
+def test_init_inspects_an_existing_server_when_run_by_uvx(user):
     server = user.folder / "weather" / "server.py"
     server.parent.mkdir()
     shutil.copytree(ROOT / "examples" / "weather", server.parent, dirs_exist_ok=True)
@@ -219,7 +219,7 @@ def test_a_server_that_is_there_is_looked_at_though_uvx_brings_the_command_alone
     assert "requirements: requirements.txt (`installer`)" in printed
 
 
-def test_a_repository_that_does_not_answer_is_one_message_and_nothing_is_written(user):
+def test_an_unreachable_repository_is_one_message_and_nothing_is_written(user):
     message = user.mistake(f"uvx mcpfleet init acme-mcp --yes --server http://127.0.0.1:{free_port()}/weather.git")
     assert "git can't fetch http://127.0.0.1:" in message
     assert "Nothing was written." in message

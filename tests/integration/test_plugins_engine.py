@@ -73,7 +73,7 @@ def deployment(attached, tmp_path, monkeypatch, request):
         made.stack.destroy(on_event=lambda _event: None)
 
 
-def test_a_fleet_goes_up_stays_changes_refreshes_and_goes_down(deployment, google):
+def test_a_fleet_is_created_unchanged_updated_refreshed_and_destroyed(deployment, google):
     deployment.program = fleet("life")
     preview = deployment.stack.preview(on_event=lambda _event: None)
     assert preview.change_summary[automation.OpType.CREATE] == 5 + len(APIS)
@@ -106,7 +106,7 @@ def test_a_fleet_goes_up_stays_changes_refreshes_and_goes_down(deployment, googl
     assert [one for one in inventory["serviceAccounts"] if "mcp-life" in one] == []
 
 
-def test_a_failed_rollout_keeps_the_id_and_the_next_update_mends_it(deployment, google):
+def test_a_failed_rollout_keeps_its_id_and_the_next_update_repairs_it(deployment, google):
     google.plane.broken = "The user-provided container failed to start and listen on the port."
     with pytest.raises(automation.CommandError) as failed:
         deployment.up(fleet("broken"))
@@ -122,7 +122,7 @@ def test_a_failed_rollout_keeps_the_id_and_the_next_update_mends_it(deployment, 
     assert deployment.changes() == {}
 
 
-def test_an_update_that_goes_on_after_an_error_ends_and_makes_what_does_not_need_the_failed_one(deployment, google):
+def test_continue_on_error_creates_resources_independent_of_the_failed_one(deployment, google):
     google.plane.broken = "The user-provided container failed to start and listen on the port."
     with pytest.raises(automation.CommandError) as failed:
         deployment.up(fleet("goes-on"), continue_on_error=True)
@@ -132,7 +132,7 @@ def test_an_update_that_goes_on_after_an_error_ends_and_makes_what_does_not_need
     assert deployment.changes() == {"update": 1, "create": 1}
 
 
-def test_a_cancelled_create_ends_within_seconds_and_loses_nothing(deployment, google):
+def test_a_cancelled_create_ends_within_seconds_and_loses_no_resource(deployment, google):
     google.plane.gate = threading.Event()
     deployment.program = fleet("cancel")
     stopped = []
@@ -188,7 +188,7 @@ IMPORTS = {
 }
 
 
-def test_what_exists_already_is_imported_by_its_short_id(deployment, google):
+def test_an_existing_resource_is_imported_by_its_short_id(deployment, google):
     deployment.up(fleet("import", labels=False))
     state = deployment.stack.export_stack()
     ids = {one["urn"]: one["id"] for one in state.deployment["resources"] if one.get("id")}
@@ -207,7 +207,7 @@ def test_what_exists_already_is_imported_by_its_short_id(deployment, google):
     assert deployment.changes(fleet("import", labels=False)) == {}
 
 
-def test_a_create_that_the_engine_never_saw_end_is_adopted_by_its_id(deployment, google):
+def test_an_interrupted_create_is_adopted_by_its_id(deployment, google):
     deployment.up(fleet("pending"))
     state = deployment.stack.export_stack()
     lost = next(one for one in state.deployment["resources"] if one["type"] == "gcp:cloudrunv2/service:Service")
@@ -220,7 +220,7 @@ def test_a_create_that_the_engine_never_saw_end_is_adopted_by_its_id(deployment,
     assert deployment.resource("cloudrunv2/service:Service")["outputs"]["uri"].startswith("http://127.0.0.1:")
 
 
-def test_an_unknown_type_is_refused_by_name(deployment):
+def test_an_unknown_resource_type_is_refused_by_name(deployment):
     def program():
         gcp.pubsub.Topic("topic", name="topic")
 
@@ -229,7 +229,7 @@ def test_an_unknown_type_is_refused_by_name(deployment):
     assert "does not have the resource type gcp:pubsub/topic:Topic" in str(refused.value)
 
 
-def test_a_mistake_in_a_property_is_named_before_anything_is_made(deployment, google):
+def test_an_invalid_property_is_named_before_anything_is_created(deployment, google):
     google.calls()
 
     def program():

@@ -105,7 +105,7 @@ def write(tmp_path, files):
     return source
 
 
-def test_a_private_index_of_python_gives_its_packages_to_the_build_alone(index, tmp_path):
+def test_a_private_python_index_is_available_only_to_the_build(index, tmp_path):
     address, _ = index
     more = f'[[tool.uv.index]]\nname = "acme"\nurl = "http://{address}/simple/"\nexplicit = true\n'
     more += '[tool.uv.sources]\nacme-private = {index = "acme"}\n'
@@ -123,7 +123,7 @@ def test_a_private_index_of_python_gives_its_packages_to_the_build_alone(index, 
         nowhere(image, tmp_path)
 
 
-def test_a_private_registry_of_npm_gives_its_packages_to_the_build_alone(index, tmp_path):
+def test_a_private_npm_registry_is_available_only_to_the_build(index, tmp_path):
     address, _ = index
     lock = json.loads(NPM_LOCK)
     lock["packages"][""]["dependencies"]["@acme/private"] = "1.0.0"
@@ -168,7 +168,7 @@ def nowhere(image, tmp_path):
     assert PASSWORD not in docker("history", "--no-trunc", image)
 
 
-def test_a_private_index_refuses_a_build_without_the_password(index, tmp_path):
+def test_a_build_without_the_password_fails_at_a_private_index(index, tmp_path):
     address, refused = index
     source = write(
         tmp_path, {"requirements.txt": f"--index-url http://{address}/simple/\nacme-private\n", "server.py": PY_HTTP}

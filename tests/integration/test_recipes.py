@@ -21,7 +21,7 @@ def write(place, files):
     return place
 
 
-def test_recipes_programs_of_another_image_run(tmp_path):
+def test_binaries_copied_from_another_image_run(tmp_path):
     tool = f'FROM {BASE_IMAGE}\nRUN printf "#!/bin/sh\\necho loud: \\$1\\n" > /shouter && chmod 755 /shouter\n'
     server = PY_HTTP.replace("said.upper()", 'subprocess.check_output(["shouter", said], text=True).strip()')
     files = {**PLAIN, "server.py": server.replace("import json,", "import subprocess, json,")}
@@ -34,7 +34,7 @@ def test_recipes_programs_of_another_image_run(tmp_path):
 
 
 @pytest.mark.parametrize("files", [PLAIN, NPM], ids=["python", "node"])
-def test_recipes_a_folder_beside_its_code_can_be_written(files, tmp_path):
+def test_a_server_can_write_to_a_data_folder_beside_its_code(files, tmp_path):
     python = 'note("/app/data", said)'
     node = 'note("/app/data", params.arguments.text)'
     of_python = "def note(folder, said):\n    open(f'{folder}/new', 'w').write(said)\n"

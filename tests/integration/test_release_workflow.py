@@ -82,7 +82,7 @@ def environment_of_a_run():
     }
 
 
-def test_the_packages_notes_and_lists_of_dependencies_are_made(checkout):
+def test_the_packages_notes_and_dependency_lists_are_built(checkout):
     made = checkout / "release"
     names = {"mcpfleet", "mcpfleet_bridge", "mcpfleet_local_cloud", "mcpfleet_server", "pulumi_mcpfleet"}
     assert {file.name for file in (made / "dist").iterdir()} == {
@@ -98,7 +98,7 @@ def test_the_packages_notes_and_lists_of_dependencies_are_made(checkout):
     assert "mcpfleet_bridge/__main__.py" in zipfile.ZipFile(wheel).namelist()
 
 
-def test_a_publisher_gets_the_files_and_no_secret(checkout, tmp_path):
+def test_the_publishing_job_gets_the_files_and_no_secret(checkout, tmp_path):
     for program in ("uv", "docker", "gh"):
         (tmp_path / program).write_text(NOTES_CALL)
         (tmp_path / program).chmod(0o755)

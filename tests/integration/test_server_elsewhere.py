@@ -32,7 +32,7 @@ def blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 
 
-def test_the_variables_that_are_tried_are_those_of_the_page():
+def test_the_tested_variables_are_the_ones_on_the_page():
     gcloud = re.search(r"--set-env-vars '\^;\^(.*?)'", PAGE)[1]
     assert dict(pair.split("=", 1) for pair in gcloud.split(";")) == CLOUD_RUN
     (terraform,), (manifest,) = blocks("hcl"), blocks("yml")
@@ -58,7 +58,7 @@ def contexts(tmp_path_factory):
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["hosting layer", "bridge"])
-def test_the_dockerfile_of_the_page_makes_a_server_that_its_variables_protect(contexts, index):
+def test_the_pages_dockerfile_builds_a_server_that_its_variables_protect(contexts, index):
     tool, arguments, expected = CALLS[index]
     dockerfile = blocks("dockerfile")[index].replace(
         "FROM ${BASE_IMAGE}\n", "FROM ${BASE_IMAGE}\nCOPY wheels /wheels\nENV PIP_FIND_LINKS=/wheels\n"

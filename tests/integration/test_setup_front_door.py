@@ -65,7 +65,7 @@ def with_uv(machine, tmp_path):
     return install
 
 
-def test_without_a_python_and_uv_it_says_what_to_install(dev):
+def test_without_python_and_uv_the_message_says_what_to_install(dev):
     done = dev("up")
     assert done.returncode == 1
     assert done.stdout == ""
@@ -75,13 +75,13 @@ def test_without_a_python_and_uv_it_says_what_to_install(dev):
     ]
 
 
-def test_a_python_that_is_too_old_counts_as_none(dev, machine):
+def test_an_old_python_is_treated_as_missing(dev, machine):
     (machine[1] / "python3").write_text("#!/bin/bash\nexit 1\n")  # it says no to the version question
     (machine[1] / "python3").chmod(0o755)
     assert "no supported Python found" in dev("up").stderr
 
 
-def test_from_any_folder_a_command_and_its_arguments_reach_the_workbench(dev, with_uv):
+def test_a_command_and_its_arguments_are_passed_on_from_any_folder(dev, with_uv):
     with_uv()
     done = dev("test", "-k", "a or b")
     assert (done.returncode, done.stderr) == (0, "")
@@ -91,14 +91,14 @@ def test_from_any_folder_a_command_and_its_arguments_reach_the_workbench(dev, wi
     ]
 
 
-def test_a_python_of_the_machine_is_preferred_to_one_that_uv_would_fetch(dev, with_uv, machine):
+def test_an_installed_python_is_preferred_to_a_download_by_uv(dev, with_uv, machine):
     log = with_uv()
     (machine[1] / "python3").symlink_to(sys.executable)
     dev("up")
     assert log.read_text().split() == ["sync", "--frozen", "--quiet", "--python", str(machine[1] / "python3")]
 
 
-def test_an_environment_in_step_is_not_synchronised_again(dev, with_uv):
+def test_an_up_to_date_environment_is_not_synchronized_again(dev, with_uv):
     log = with_uv()
     dev("up")
     done = dev("up")
@@ -107,7 +107,7 @@ def test_an_environment_in_step_is_not_synchronised_again(dev, with_uv):
 
 
 @pytest.mark.parametrize("file", ["uv.lock", "pyproject.toml"])
-def test_another_lock_or_project_file_is_synchronised(dev, with_uv, machine, file):
+def test_a_changed_lock_or_project_file_synchronizes_the_environment(dev, with_uv, machine, file):
     log = with_uv()
     dev("up")
     with (machine[0] / file).open("a") as text:
@@ -116,7 +116,7 @@ def test_another_lock_or_project_file_is_synchronised(dev, with_uv, machine, fil
     assert len(log.read_text().splitlines()) == 2
 
 
-def test_a_moved_checkout_is_synchronised(dev, with_uv, machine):
+def test_a_moved_checkout_synchronizes_the_environment(dev, with_uv, machine):
     log = with_uv()
     dev("up")
     moved = machine[0].rename(machine[0].with_name("elsewhere"))
@@ -124,7 +124,7 @@ def test_a_moved_checkout_is_synchronised(dev, with_uv, machine):
     assert len(log.read_text().splitlines()) == 2
 
 
-def test_a_registry_that_does_not_answer_is_one_message_and_is_tried_again(dev, with_uv):
+def test_an_unreachable_package_index_is_one_message_and_the_next_run_tries_again(dev, with_uv):
     log = with_uv(code=2)
     for _ in range(2):
         done = dev("up")
@@ -135,13 +135,13 @@ def test_a_registry_that_does_not_answer_is_one_message_and_is_tried_again(dev, 
 
 
 @pytest.mark.parametrize("version", ["0.8.24", "0.4.0"])
-def test_a_uv_that_is_too_old_is_not_used(dev, with_uv, version):
+def test_an_old_uv_is_not_used(dev, with_uv, version):
     log = with_uv(version)
     assert dev("up").returncode == 1
     assert not log.exists()
 
 
-def test_a_home_that_is_not_set_is_looked_up(machine, with_uv, tmp_path):
+def test_an_unset_home_is_read_from_the_user_database(machine, with_uv, tmp_path):
     with_uv()
     done = subprocess.run(
         [str(machine[0] / "dev")],

@@ -125,7 +125,7 @@ def keep_token(checkout):
             assert answer.ok, answer.text
 
 
-def test_the_shipped_stack_is_deployed_as_it_is_and_says_what_it_found_out(shipped):
+def test_the_shipped_stack_deploys_unchanged_and_prints_its_decisions(shipped):
     said, file = shipped
     assert file == (ROOT / FILE).read_bytes()
     assert "53 checks of 5 servers and 3 clients passed" in said
@@ -143,17 +143,19 @@ def test_the_shipped_stack_is_deployed_as_it_is_and_says_what_it_found_out(shipp
     ],
 )
 @pytest.mark.parametrize("mode", ["2026-07-28", "legacy"])
-def test_every_server_of_it_answers_clients_of_both_eras(standing, checkout, server, tool, arguments, said, mode):
+def test_every_server_answers_clients_of_both_protocol_versions(
+    standing, checkout, server, tool, arguments, said, mode
+):
     assert said in answer(checkout, server, tool, arguments, mode)
 
 
-def test_a_pypi_package_that_speaks_stdio_gets_its_arguments(standing, checkout):
+def test_a_stdio_package_from_pypi_gets_its_arguments(standing, checkout):
     tools, said = asyncio.run(call(checkout, "time", "get_current_time", {"timezone": "Europe/Zurich"}))
     assert tools == {"get_current_time", "convert_time"}
     assert json.loads(said)["timezone"] == "Europe/Zurich"
 
 
-def test_a_server_asks_its_client_through_the_bridge_the_ingress_and_the_identity_check(standing, checkout):
+def test_a_servers_request_reaches_its_client_through_bridge_ingress_and_identity_check(standing, checkout):
     async def sample(context, params):
         content = mcp_types.TextContent(type="text", text="a word from the client")
         return mcp_types.CreateMessageResult(role="assistant", content=content, model="m")
@@ -163,7 +165,7 @@ def test_a_server_asks_its_client_through_the_bridge_the_ingress_and_the_identit
     assert "a word from the client" in said
 
 
-def test_every_client_of_it_reaches_just_the_servers_that_it_names(standing, checkout):
+def test_every_client_reaches_only_its_configured_servers(standing, checkout):
     clients = yaml.safe_load((ROOT / FILE).read_text())["config"]["mcpfleet:fleet"]["clients"]
     for name, client in clients.items():
         target = checkout.state.outputs["clients"][name]
@@ -175,22 +177,22 @@ def test_every_client_of_it_reaches_just_the_servers_that_it_names(standing, che
 
 
 @pytest.mark.parametrize("name", ["pnpm", "yarn", "berry"])
-def test_a_node_folder_is_installed_by_the_tool_of_its_lock_file(deployed, checkout, name):
+def test_a_node_folder_is_installed_with_the_tool_of_its_lock_file(deployed, checkout, name):
     assert answer(checkout, name, "milliseconds", {"text": "2h"}, "legacy") == "7200000"
 
 
-def test_a_python_folder_is_installed_by_poetry_where_the_lock_file_is_poetrys(deployed, checkout):
+def test_a_python_folder_with_a_poetry_lock_is_installed_with_poetry(deployed, checkout):
     assert answer(checkout, "poetry", "value", {"ini": "[a]\nb = by poetry"}, "legacy") == "by poetry"
 
 
-def test_a_private_repository_is_fetched_by_the_token_or_by_the_callers_own_credentials(deployed, checkout, private):
+def test_a_private_repository_is_fetched_with_the_token_or_the_users_credentials(deployed, checkout, private):
     server, _ = private
     for name in ("private", "own"):
         assert answer(checkout, name, "value", {"ini": f"[a]\nb = {name}"}, "legacy") == name
     assert set(server.let_in) == {"x-access-token", "somebody"}
 
 
-def test_neither_the_token_nor_a_password_is_kept_or_shown_anywhere(deployed, checkout, private, engine):
+def test_tokens_and_passwords_are_neither_stored_nor_printed(deployed, checkout, private, engine):
     server, _ = private
     hidden = [word.encode() for word in HIDDEN]
     assert server.seen_in_argv == []

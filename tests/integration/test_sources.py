@@ -179,17 +179,17 @@ def first(checkout):
     return checkout.ok("up")
 
 
-def test_up_says_what_it_found_out_and_which_key_decides_otherwise(deployed):
+def test_up_prints_its_decisions_and_the_keys_that_change_them(deployed):
     assert "weather: python server.py: server.py is where it begins, by its name (`start`)" in deployed
     assert "notes: npm (`installer`)" in deployed
     assert "notes: node server.js: the start script of package.json, without npm around it (`start`)" in deployed
 
 
-def test_a_python_repository_without_a_dockerfile_runs_as_nobody(deployed, checkout):
+def test_a_python_repository_without_a_dockerfile_runs_without_root(deployed, checkout):
     assert answer(checkout, "weather", "weather", {"place": "Bern"}).endswith(" in Bern, says user 65532")
 
 
-def test_a_node_repository_without_a_dockerfile_runs_on_what_its_lock_file_says(deployed, checkout):
+def test_a_node_repository_without_a_dockerfile_runs_its_locked_packages(deployed, checkout):
     assert answer(checkout, "notes", "note", {"text": "it"}, "legacy").startswith("noted it on Node 24.")
 
 
@@ -198,7 +198,7 @@ def test_a_folder_without_a_dockerfile_is_served(deployed, checkout):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_layout_of_the_corpus_is_served(deployed, checkout, name):
+def test_a_repository_layout_of_the_corpus_is_served(deployed, checkout, name):
     assert answer(checkout, name, "shout", {"text": "hey"}, "legacy") == "HEY"
 
 
@@ -206,7 +206,7 @@ def test_a_folder_is_built_by_its_own_dockerfile(deployed, checkout):
     assert answer(checkout, "built", "weather", {"place": "Sion"}) == "sunny in Sion, says user 1234"
 
 
-def test_a_folder_that_cloud_build_built_is_served_and_its_log_was_shown(deployed, checkout):
+def test_a_folder_built_by_cloud_build_is_served_and_its_log_was_printed(deployed, checkout):
     assert answer(checkout, "cloud", "weather", {"place": "Chur"}).endswith(" in Chur, says user 65532")
     assert "cloud: source: " in deployed
     assert re.search(r"cloud: #\d+ .*RUN uv venv", deployed), "the builder's own lines"
@@ -217,21 +217,21 @@ def test_a_folder_that_cloud_build_built_is_served_and_its_log_was_shown(deploye
     assert built["serviceAccount"] == f"projects/mcpfleet-local/serviceAccounts/{account}"
 
 
-def test_what_cloud_build_gets_is_the_folder_without_what_git_ignores(deployed, checkout):
+def test_cloud_build_gets_the_folder_without_files_that_git_ignores(deployed, checkout):
     source = newest_built(checkout)["source"]["storageSource"]
     with tarfile.open(checkout.place.cloud_state / "storage" / source["bucket"] / source["object"]) as archive:
         assert archive.getnames() == ["Dockerfile", "source/requirements.txt", "source/server.py"]
 
 
-def test_a_folder_that_speaks_stdio_is_put_behind_the_bridge_with_its_arguments_as_written(deployed, checkout):
+def test_a_stdio_folder_is_served_by_the_bridge_with_its_exact_arguments(deployed, checkout):
     assert answer(checkout, "stdio-folder", "arguments", {}) == "['--from', 'args $HOME'] as 65532"
 
 
-def test_a_server_in_somebody_elses_image_is_put_behind_the_bridge(deployed, checkout):
+def test_a_stdio_server_in_a_foreign_image_is_served_by_the_bridge(deployed, checkout):
     assert answer(checkout, "imaged", "who", {}) == "user 65532"
 
 
-def test_the_image_names_the_commit_that_it_is_of(deployed, checkout, engine, repositories):
+def test_the_image_is_labelled_with_its_commit(deployed, checkout, engine, repositories):
     place, _ = repositories
     labels = {one.labels["dev.mcpfleet.service"]: one.image.labels for one in checkout.containers(engine)}
     revision = "org.opencontainers.image.revision"
@@ -239,12 +239,12 @@ def test_the_image_names_the_commit_that_it_is_of(deployed, checkout, engine, re
     assert labels["mcp-notes"][revision] == git(place / "notes", "rev-parse", "v1.0.0^{commit}")
 
 
-def test_nobody_but_the_invokers_reaches_a_stdio_server(deployed, checkout):
+def test_only_invokers_can_call_a_stdio_server(deployed, checkout):
     url = checkout.servers["imaged"]["mcp_url"]
     assert httpx2.post(url, json={}, timeout=30, trust_env=False).status_code in (401, 403)
 
 
-def test_a_second_up_builds_nothing_and_what_has_changed_is_built_alone(deployed, checkout, repositories):
+def test_a_second_up_builds_nothing_and_a_change_builds_only_its_server(deployed, checkout, repositories):
     builds = len(cloud_builds(checkout))
     unchanged = checkout.ok("up")
     assert "no changes" in unchanged
@@ -265,7 +265,7 @@ def test_a_second_up_builds_nothing_and_what_has_changed_is_built_alone(deployed
     assert answer(checkout, "cloud", "weather", {"place": "Chur"}).startswith("rainy in Chur")
 
 
-def test_a_failing_build_is_one_message_and_what_ran_runs_on(deployed, checkout):
+def test_a_failing_build_is_one_message_and_running_servers_stay_up(deployed, checkout):
     requirements = checkout.place.root / "cloud server" / "requirements.txt"
     held, before = requirements.read_text(), answer(checkout, "cloud", "weather", {"place": "Chur"})
     try:
@@ -285,7 +285,7 @@ def test_a_failing_build_is_one_message_and_what_ran_runs_on(deployed, checkout)
     assert answer(checkout, "cloud", "weather", {"place": "Chur"}) == before
 
 
-def test_ctrl_c_cancels_the_build_and_what_ran_runs_on(deployed, checkout):
+def test_ctrl_c_cancels_the_build_and_running_servers_stay_up(deployed, checkout):
     before = answer(checkout, "cloud", "weather", {"place": "Chur"})
     dockerfile = checkout.place.root / "cloud server" / "Dockerfile"
     dockerfile.write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN sleep 300\n")
@@ -301,7 +301,7 @@ def test_ctrl_c_cancels_the_build_and_what_ran_runs_on(deployed, checkout):
     assert answer(checkout, "cloud", "weather", {"place": "Chur"}) == before
 
 
-def test_a_repository_that_cannot_be_fetched_is_one_line_with_its_path(deployed, checkout, repositories):
+def test_a_repository_that_cannot_be_fetched_is_one_line_with_its_config_path(deployed, checkout, repositories):
     file = checkout.place.root / "Pulumi.local.yaml"
     stack = file.read_text()
     try:

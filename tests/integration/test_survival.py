@@ -50,7 +50,7 @@ def is_whole(checkout, engine):
 
 
 @pytest.mark.parametrize("moment", [pushed, rolling_out], ids=["after the push", "during the rollout"])
-def test_an_up_that_was_killed_is_finished_by_the_next_one(checkout, engine, moment):
+def test_a_killed_up_is_finished_by_the_next_up(checkout, engine, moment):
     process = checkout.begin("up")
     eventually(lambda: seen(checkout, moment)() or process.poll() is not None, "the moment to kill")
     assert process.poll() is None, process.communicate()[0]
@@ -60,7 +60,7 @@ def test_an_up_that_was_killed_is_finished_by_the_next_one(checkout, engine, mom
     checkout.ok("down")
 
 
-def test_an_up_survives_the_local_cloud_being_killed_during_a_rollout(checkout, engine):
+def test_an_up_continues_after_the_local_cloud_is_killed_during_a_rollout(checkout, engine):
     process = checkout.begin("up")
     eventually(seen(checkout, rolling_out), "a rollout has begun")
     checkout.kill_cloud()
@@ -70,7 +70,7 @@ def test_an_up_survives_the_local_cloud_being_killed_during_a_rollout(checkout, 
     is_whole(checkout, engine)
 
 
-def test_a_down_that_was_killed_is_finished_by_the_next_one(checkout, engine):
+def test_a_killed_down_is_finished_by_the_next_down(checkout, engine):
     cloud = find_running(checkout.place, "cloud")
     process = checkout.begin("down")
     eventually(seen(checkout, lambda found: len(found["services"]) < 2), "the first service is gone")
@@ -82,7 +82,7 @@ def test_a_down_that_was_killed_is_finished_by_the_next_one(checkout, engine):
     )
 
 
-def test_a_down_with_a_killed_cloud_and_killed_containers_leaves_nothing(checkout, engine):
+def test_a_down_after_the_cloud_and_containers_were_killed_leaves_nothing(checkout, engine):
     checkout.ok("up")
     cloud = find_running(checkout.place, "cloud")
     containers = checkout.containers(engine)
@@ -96,7 +96,7 @@ def test_a_down_with_a_killed_cloud_and_killed_containers_leaves_nothing(checkou
     )
 
 
-def test_a_lost_state_is_named_by_down_and_removed_by_force(checkout, engine):
+def test_down_reports_a_lost_state_and_removes_it_with_force(checkout, engine):
     checkout.ok("up")
     (checkout.place.state / "pulumi" / ".pulumi" / "stacks" / "mcpfleet" / "local.json").unlink()
     code, output = checkout.dev("down")
@@ -106,7 +106,7 @@ def test_a_lost_state_is_named_by_down_and_removed_by_force(checkout, engine):
     assert "Nothing is left" in checkout.ok("down", "--force")
 
 
-def test_a_taken_port_is_said_with_the_way_out(checkout):
+def test_a_port_in_use_is_reported_with_the_next_step(checkout):
     with socket.create_server(("127.0.0.1", checkout.place.port)):
         code, output = checkout.dev("up")
     assert code == 1
@@ -115,7 +115,7 @@ def test_a_taken_port_is_said_with_the_way_out(checkout):
     assert "Traceback" not in output
 
 
-def test_two_ups_at_once_are_one_update_and_one_clear_refusal(checkout):
+def test_of_two_concurrent_ups_one_updates_and_one_is_refused(checkout):
     first, second = checkout.begin("up"), checkout.begin("up")
     outputs = {}
     readers = [

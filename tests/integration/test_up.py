@@ -48,7 +48,7 @@ async def call(checkout, server, tool, arguments, mode="2026-07-28"):
         return await client.call_tool(tool, arguments)
 
 
-def test_up_deploys_the_stack_as_it_is_shipped_and_verifies_its_servers_as_a_client(deployed, checkout):
+def test_up_deploys_the_shipped_stack_and_verifies_its_servers_as_a_client(deployed, checkout):
     assert (checkout.place.root / "Pulumi.local.yaml").read_bytes() == (ROOT / "Pulumi.local.yaml").read_bytes()
     assert "26 checks of 3 servers and 1 client passed" in deployed
     assert "reference: no tool" not in deployed
@@ -67,7 +67,7 @@ def test_up_deploys_the_stack_as_it_is_shipped_and_verifies_its_servers_as_a_cli
     assert types.count("serviceaccount/account:Account") == 4, "each server and client runs as an account of its own"
 
 
-def test_the_client_that_is_shipped_lists_the_tools_of_all_its_servers_as_itself(deployed, checkout):
+def test_the_shipped_client_lists_the_tools_of_all_its_servers_as_its_own_account(deployed, checkout):
     target = checkout.state.outputs["clients"]["assistant"]
     auth = checkout.who("ada", target["url"])
     answer = httpx2.post(f"{target['url']}/ask", json={}, auth=auth, timeout=90, trust_env=False)
@@ -79,11 +79,11 @@ def test_the_client_that_is_shipped_lists_the_tools_of_all_its_servers_as_itself
     }
 
 
-def test_what_the_cloud_keeps_is_readable_by_its_user_alone(deployed, checkout):
+def test_only_the_user_can_read_the_clouds_state(deployed, checkout):
     assert stat.S_IMODE(checkout.place.state.stat().st_mode) == 0o700
 
 
-def test_up_prints_for_each_server_what_its_users_need(deployed, checkout):
+def test_up_prints_how_to_connect_to_each_server(deployed, checkout):
     for name, server in checkout.servers.items():
         assert f"MCP URL   {server['mcp_url']}" in deployed
         assert f"audience  {server['audience']}" in deployed
@@ -91,7 +91,7 @@ def test_up_prints_for_each_server_what_its_users_need(deployed, checkout):
         assert f"./dev proxy {name} --port" in deployed
 
 
-def test_the_built_image_is_pinned_by_the_digest_that_the_registry_holds(deployed, checkout):
+def test_the_built_image_is_pinned_by_its_digest_in_the_registry(deployed, checkout):
     digest = digest_of(image_of(checkout, "reference"))
     path = image_of(checkout, "reference").partition("/")[2].partition("@")[0].partition(":")[0]
     key = json.loads((checkout.place.credentials / "deployer.json").read_text())
@@ -109,13 +109,13 @@ def test_the_built_image_is_pinned_by_the_digest_that_the_registry_holds(deploye
     assert (answer.status_code, answer.headers["docker-content-digest"]) == (200, digest)
 
 
-def test_a_second_up_changes_nothing_and_says_so(deployed, checkout, engine):
+def test_a_second_up_changes_nothing_and_reports_it(deployed, checkout, engine):
     before = {one.id for one in checkout.containers(engine)}
     assert "No changes" in checkout.ok("up")
     assert {one.id for one in checkout.containers(engine)} == before
 
 
-def test_the_local_proxy_lets_a_client_without_credentials_in(deployed, checkout):
+def test_the_local_proxy_serves_a_client_without_credentials(deployed, checkout):
     process = checkout.begin("proxy", "reference", "--port", "0")
     try:
         line = process.stdout.readline()
@@ -132,13 +132,13 @@ def test_the_local_proxy_lets_a_client_without_credentials_in(deployed, checkout
         checkout.kill(process)
 
 
-def test_env_prints_exports_that_a_shell_understands(deployed, checkout):
+def test_env_prints_exports_that_a_shell_can_evaluate(deployed, checkout):
     exports = checkout.ok("env")
     assert "export PULUMI_DEBUG_PROVIDERS=gcp:" in exports
     assert f"GOOGLE_CLOUD_RUN_V2_CUSTOM_ENDPOINT={checkout.place.url}/run/v2/" in exports
 
 
-def test_status_and_logs_tell_what_runs(deployed, checkout):
+def test_status_and_logs_show_the_running_services(deployed, checkout):
     status = checkout.ok("status")
     assert "running" in status
     assert checkout.servers["toolbox"]["mcp_url"] in status
@@ -146,7 +146,7 @@ def test_status_and_logs_tell_what_runs(deployed, checkout):
     assert any("severity" in line for line in lines)
 
 
-def test_an_edit_makes_one_new_revision_and_a_call_under_way_is_finished_by_the_old_one(deployed, checkout, engine):
+def test_an_edit_creates_one_revision_and_the_old_one_finishes_its_calls(deployed, checkout, engine):
     old = image_of(checkout, "reference")
     toolbox = image_of(checkout, "toolbox")
     checkout.edit("mcp_server/app.py", "Add two whole numbers", "Add two numbers")
@@ -177,7 +177,7 @@ def test_an_edit_makes_one_new_revision_and_a_call_under_way_is_finished_by_the_
     ],
     ids=["crashes", "listens on loopback"],
 )
-def test_a_revision_that_cannot_serve_fails_with_the_reason_and_the_previous_one_serves_on(
+def test_a_revision_that_cannot_serve_fails_with_the_reason_and_the_last_one_keeps_serving(
     deployed, checkout, engine, broken, words
 ):
     file, stack = (checkout.place.root / name for name in ("mcp_server/__main__.py", "Pulumi.local.yaml"))
@@ -199,7 +199,7 @@ def test_a_revision_that_cannot_serve_fails_with_the_reason_and_the_previous_one
     eventually(lambda: len(checkout.containers(engine)) == 4, "nothing of the failed revision is left")
 
 
-def test_a_change_of_region_that_failed_half_way_can_be_taken_back(deployed, checkout):
+def test_a_failed_change_of_region_can_be_reverted(deployed, checkout):
     region, healthy = ("region: europe-west1", "WORKDIR /src")
     checkout.edit("Pulumi.local.yaml", region, "region: us-central1")
     checkout.edit("mcp_server/Dockerfile", healthy, "WORKDR /src")
@@ -226,7 +226,7 @@ def test_a_killed_container_is_replaced_and_serves_again(deployed, checkout, eng
     assert len(checkout.containers(engine)) == 4
 
 
-def test_a_killed_local_cloud_comes_back_with_its_services_still_running(deployed, checkout, engine):
+def test_a_killed_local_cloud_restarts_with_its_services_still_running(deployed, checkout, engine):
     before = {one.id for one in checkout.containers(engine)}
     checkout.kill_cloud()
     output = checkout.ok("up")
@@ -234,7 +234,7 @@ def test_a_killed_local_cloud_comes_back_with_its_services_still_running(deploye
     assert {one.id for one in checkout.containers(engine)} == before, "containers are adopted, not doubled"
 
 
-def test_down_leaves_nothing_and_again_is_no_mistake(deployed, checkout, engine):
+def test_down_leaves_nothing_and_succeeds_a_second_time(deployed, checkout, engine):
     cloud = find_running(checkout.place, "cloud")
     registry = inventory(checkout.place)["registry"]
     output = checkout.ok("down")

@@ -203,19 +203,19 @@ def elsewhere(wheels, tmp_path_factory):
         one.end()
 
 
-def test_there_is_a_wheel_of_each_distribution(wheels):
+def test_each_distribution_has_a_wheel(wheels):
     folders = [ROOT / "infra", ROOT / "local_cloud", *(ROOT / "packages").iterdir()]
     names = {tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"] for folder in folders}
     assert set(wheels) == names
 
 
-def test_the_servers_base_brings_no_sdk(elsewhere):
+def test_the_server_package_does_not_require_the_sdk(elsewhere):
     place = elsewhere("mcpfleet-server")
     assert place.knows("mcp") == place.knows("pydantic") == "False\n"
     place.run("python", "-c", "from mcpfleet_server import allowlist, caller, connection, logs")
 
 
-def test_five_lines_host_a_server_of_the_official_sdk_or_of_fastmcp(elsewhere):
+def test_five_lines_host_a_server_of_the_official_sdk_or_fastmcp(elsewhere):
     peers = tomllib.loads((ROOT / "devtools" / "python_peers" / "pyproject.toml").read_text())["project"]
     place = elsewhere("mcpfleet-server[hosting,iap,oauth,telemetry]", *peers["dependencies"])
     assert place.imports_all_of("mcpfleet_server") > 10
@@ -226,14 +226,14 @@ def test_five_lines_host_a_server_of_the_official_sdk_or_of_fastmcp(elsewhere):
         assert place.tools_at(f"http://127.0.0.1:{port}/mcp") == ["abs"]
 
 
-def test_the_hosting_extra_is_enough_to_host(elsewhere):
+def test_the_extra_hosting_is_enough_to_host_a_server(elsewhere):
     place = elsewhere("mcpfleet-server[hosting]")
     port = free_port()
     place.begin("python", "-c", OFFICIAL, PORT=str(port))
     assert place.tools_at(f"http://127.0.0.1:{port}/mcp") == ["abs"]
 
 
-def test_the_bridge_serves_what_speaks_stdio(elsewhere):
+def test_the_bridge_serves_a_stdio_server(elsewhere):
     place = elsewhere("mcpfleet-bridge")
     assert place.imports_all_of("mcpfleet_bridge") > 10
     assert place.knows("mcp") == place.knows("pydantic") == "False\n"
@@ -281,7 +281,7 @@ FLEET = {
 }
 
 
-def test_a_program_elsewhere_makes_a_fleets_components(elsewhere):
+def test_a_program_outside_the_checkout_creates_a_fleets_components(elsewhere):
     place = elsewhere("pulumi-mcpfleet")
     assert place.imports_all_of("pulumi_mcpfleet") > 10
     assert place.knows("mcpfleet_local_cloud") == "False\n"
@@ -311,13 +311,13 @@ def test_the_local_cloud_starts_and_answers(elsewhere):
         remove_docker_objects((state / "id").read_text().strip())
 
 
-def test_the_commands_of_a_stack_name_themselves_in_another_folder(elsewhere):
+def test_commands_outside_the_checkout_print_their_own_names(elsewhere):
     place = elsewhere("mcpfleet-local-cloud")
     (place.folder / "Pulumi.yaml").write_text("name: elsewhere\nruntime: python\n")
     assert "deploy it with mcpfleet-local-cloud up" in place.run("mcpfleet-local-cloud", "status")
 
 
-def test_the_command_deploys_a_fleet_of_another_folder_and_takes_it_away(elsewhere):
+def test_the_command_deploys_and_destroys_a_fleet_outside_the_checkout(elsewhere):
     place = elsewhere("mcpfleet-local-cloud")
     shutil.copy(ROOT / "__main__.py", place.folder)
     (place.folder / "Pulumi.yaml").write_text("name: elsewhere\nruntime: python\n")

@@ -110,7 +110,7 @@ def pulumi(checkout, programs, tmp_path_factory):
 
 
 @skip_without_go
-def test_two_servers_are_deployed_and_answer_their_invoker_alone(pulumi, checkout):
+def test_two_servers_are_deployed_and_answer_only_their_invoker(pulumi, checkout):
     pulumi("preview")
     pulumi("up", "--yes")
     outputs = json.loads(pulumi("stack", "output", "--json"))
