@@ -1,7 +1,7 @@
-"""Cloud Build for a stack's images: the bucket of the sources, the account that builds, and the image that is built.
+"""Cloud Build for a stack's images: the bucket for sources, the service account of builds, and the images.
 
-A build has an account of its own, which may do three things: read the sources, write images into the stack's one
-repository, write its log. Whoever deploys needs the right to build and to act as that account.
+Builds run as their own service account, which may do three things: read the sources, push images to the stack's
+repository, and write logs. To deploy, you need permission to build and to act as that account.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.fleet import CloudBuildOptions
 from pulumi_mcpfleet.tokens import CLOUD_BUILD, CLOUD_BUILT_IMAGE
 
-_DAYS: Final = 30
-"""An archive of a source is deleted after so many days: it can be made again from the source."""
+_ARCHIVE_DAYS: Final = 30
+"""The age at which the archive of a source is deleted; it can be created from the source again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CloudBuildArgs:
-    """Where builds run, and what they may reach.
+    """The location and options of builds.
 
     Attributes:
         project: The Google Cloud project.
-        region: Where builds run and sources are.
+        region: The region of the builds and of the bucket.
         repository_id: The stack's Artifact Registry repository.
-        repository: Its name, once it exists.
-        options: How builds run.
-        platform: For which machine images are built, as the fleet has it.
-        after: What has to be there first: the APIs.
+        repository: The same, known when the repository exists.
+        options: The fleet's options for builds.
+        platform: The platform of the images, as in the fleet.
+        after: The APIs that must be enabled first.
         labels: Labels on the bucket.
     """
 
@@ -45,24 +45,24 @@ class CloudBuildArgs:
 
 
 class CloudBuild(pulumi.ComponentResource):
-    """What all builds of a stack share."""
+    """The bucket and the service account that all builds of a stack share."""
 
     bucket: pulumi.Output[str]
-    """The bucket of the sources."""
+    """The bucket for archives of sources."""
 
     account: pulumi.Output[str]
-    """The address of the account that builds."""
+    """The email address of the builds' service account."""
 
     grants: tuple[pulumi.Resource, ...]
-    """To depend on: a build fails without them."""
+    """The account's grants. Images depend on them, because a build fails without them."""
 
     args: CloudBuildArgs
-    """Where builds run, and how."""
+    """The location and options of builds."""
 
     def __init__(self, name: str, args: CloudBuildArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(CLOUD_BUILD, name, None, opts)
         self.args = args
-        after = pulumi.ResourceOptions(parent=self, depends_on=args.after, delete_before_replace=True)
+        after_apis = pulumi.ResourceOptions(parent=self, depends_on=args.after, delete_before_replace=True)
         bucket = gcp.storage.Bucket(
             name,
             project=args.project,
@@ -71,17 +71,17 @@ class CloudBuild(pulumi.ComponentResource):
             labels=args.labels or None,
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",
-            lifecycle_rules=[{"action": {"type": "Delete"}, "condition": {"age": _DAYS}}],
+            lifecycle_rules=[{"action": {"type": "Delete"}, "condition": {"age": _ARCHIVE_DAYS}}],
             soft_delete_policy={"retention_duration_seconds": 0},
-            force_destroy=True,  # it holds copies only
-            opts=after,
+            force_destroy=True,  # it has only copies
+            opts=after_apis,
         )
         account = gcp.serviceaccount.Account(
             name,
             project=args.project,
             account_id=naming.builder_account_id(args.repository_id),
             display_name="Builds the images of MCP servers",
-            opts=after,
+            opts=after_apis,
         )
         member = account.email.apply(naming.account_member)
         child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
@@ -107,23 +107,23 @@ class CloudBuild(pulumi.ComponentResource):
 
 
 class CloudBuiltImage(pulumi.CustomResource):
-    """An image that Cloud Build makes (`pulumi_mcpfleet.cloud_build`): built when its content changes, and only then.
+    """An image that Cloud Build builds (`pulumi_mcpfleet.cloud_build`) when its content changes.
 
     Args:
         name: The server's or client's name.
-        builder: What builds.
+        builder: The stack's Cloud Build resources.
         image: The image, without tag or digest.
-        context: The folder, as seen from Pulumi.yaml.
-        dockerfile: The Dockerfile within it.
-        inline: The text of a Dockerfile in its stead; empty: there is none.
-        build_args: Values for its ARGs.
+        context: The folder to build, relative to Pulumi.yaml.
+        dockerfile: The path of the Dockerfile in *context*.
+        inline: The text of a Dockerfile to use instead; empty for none.
+        build_args: Values for the Dockerfile's ARGs.
         labels: Labels of the image.
-        target: The stage of the Dockerfile that is the image; empty: the last.
-        opts: The resource's place and order.
+        target: The stage of the Dockerfile to build; empty for the last.
+        opts: The resource's options.
     """
 
     digest: pulumi.Output[str]
-    """The digest under which the registry has it."""
+    """The image's digest in the registry."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""A domain of the user's in front of a server: its backend, and a load balancer of its own where it has one.
+"""A server's custom domain: its backend service, and its own load balancer if it has one.
 
-Google issues the certificate once the domain's DNS leads to the balancer's address; until then the domain does not
-answer. It makes no DNS record: the zone is the user's. The balancer of all servers is in `load_balancer`.
+Google issues the certificate when the domain's DNS has the load balancer's address; until then, the domain doesn't
+respond. No DNS record is created, because the zone is the user's. `load_balancer` has the one that all servers share.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,22 +11,22 @@ import pulumi
 import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.components.front_end import SCHEME, FrontEnd, front_end
+from pulumi_mcpfleet.components.front_end import SCHEME, FrontEnd, create_front_end
 from pulumi_mcpfleet.tokens import CUSTOM_DOMAIN
 
 
 @dataclass(frozen=True, kw_only=True)
 class CustomDomainArgs:
-    """Which domain leads where.
+    """The domain, and the services behind it.
 
     Attributes:
         project: The Google Cloud project.
         domain: The domain.
         services: The service's name in each region.
-        service_name: What the user has named the service, if that is not `mcp-NAME`.
-        balanced: Whether the server has a load balancer of its own.
-        apis: What has to be enabled before.
-        labels: Labels on the address and the forwarding rules; nothing else of a load balancer can carry any.
+        apis: The APIs that must be enabled first.
+        service_name: The service's name in the config, if it is not `mcp-NAME`.
+        balanced: Whether the server has its own load balancer.
+        labels: Labels on the address and the forwarding rules; the other resources can't have labels.
     """
 
     project: str
@@ -39,13 +39,13 @@ class CustomDomainArgs:
 
 
 class CustomDomain(pulumi.ComponentResource):
-    """The backend of one server, and perhaps a load balancer before it."""
+    """The backend service of one server, and its own load balancer if it has one."""
 
     backend: pulumi.Output[str]
-    """The backend service, by which other load balancers lead to the server."""
+    """The ID of the backend service, for other load balancers."""
 
     front_end: FrontEnd | None
-    """The server's own load balancer; None where it has none."""
+    """The front end of the server's own load balancer; None if it has none."""
 
     def __init__(self, name: str, args: CustomDomainArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(CUSTOM_DOMAIN, name, None, opts)
@@ -55,11 +55,11 @@ class CustomDomain(pulumi.ComponentResource):
         self.backend = self._backend(name, resource, args, child)
         self.front_end = None
         if args.balanced:
-            self.front_end = front_end(
+            self.front_end = create_front_end(
                 name,
                 resource,
                 project=args.project,
-                secure=lambda: self._https_proxy(name, resource, args, child),
+                create_https_proxy=lambda: self._https_proxy(name, resource, args, child),
                 apis=args.apis,
                 labels=args.labels,
                 parent=self,
@@ -74,7 +74,7 @@ class CustomDomain(pulumi.ComponentResource):
                 naming.regional_name(naming.per_service_name(name, args.service_name), region),
                 project=args.project,
                 region=region,
-                # A group of another service has another name: it is there before the balancer lets go of the old one.
+                # With the service's name in it: a new group can exist while the load balancer still uses the old one.
                 name=naming.group_name(resource, args.service_name),
                 network_endpoint_type="SERVERLESS",
                 cloud_run={"service": service},
@@ -88,7 +88,7 @@ class CustomDomain(pulumi.ComponentResource):
             name=resource,
             protocol="HTTPS",
             load_balancing_scheme=SCHEME,
-            # No timeout: a backend of serverless groups takes none, the service's own applies.
+            # No timeout: a backend service of serverless groups can't have one; the service's own applies.
             backends=[{"group": group.id} for group in groups],
             opts=child,
         ).id
@@ -101,8 +101,8 @@ class CustomDomain(pulumi.ComponentResource):
             project=args.project,
             name=naming.certificate_name(name, args.domain),
             managed={"domains": [args.domain]},
-            # Another domain has another certificate, under a name of its own. The provider would delete the old one
-            # first, as it does with whatever the program names; Google refuses that while the proxy has it.
+            # By default, the provider deletes a resource with a fixed name before it creates the replacement. Google
+            # refuses that while the proxy uses the old certificate; the name has the domain, so both can exist.
             opts=pulumi.ResourceOptions(parent=self, depends_on=args.apis, delete_before_replace=False),
         )
         routes = gcp.compute.URLMap(name, project=args.project, name=resource, default_service=self.backend, opts=child)

@@ -1,4 +1,4 @@
-"""A whole fleet as one component: what its servers share, the servers, the clients, the mesh and the load balancer."""
+"""The component of a fleet: its foundation, servers, clients, service mesh and load balancer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,14 +7,14 @@ from typing import Any, Self, cast
 import pulumi
 
 from pulumi_mcpfleet import config, outputs
-from pulumi_mcpfleet.components.alone import PROJECT, Arguments, read_fleet
 from pulumi_mcpfleet.components.arguments import FleetArgs
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, apis_of
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, required_apis
 from pulumi_mcpfleet.components.mcp_client import ClientInFleet, McpClient
 from pulumi_mcpfleet.components.mcp_server import McpServer
-from pulumi_mcpfleet.components.prerequisites import needs
-from pulumi_mcpfleet.components.servers import all_servers
+from pulumi_mcpfleet.components.prerequisites import find_prerequisites
+from pulumi_mcpfleet.components.servers import create_servers
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh, ServiceMeshArgs
+from pulumi_mcpfleet.components.standalone import PROJECT, ValidatedArguments, read_fleet
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from pulumi_mcpfleet.outputs import ClientOutput, ServerOutput
 from pulumi_mcpfleet.tokens import FLEET
@@ -23,30 +23,30 @@ from pulumi_mcpfleet.tokens import FLEET
 class Fleet(pulumi.ComponentResource):
     """MCP servers on Cloud Run, and the clients that call them.
 
-    Its parts keep the names that they had when a program created each of them itself, and are aliased to their places
-    of that time: a stack of such a program changes nothing of them.
+    A stack that was deployed before this component existed keeps its resources: they have the same names, and aliases
+    for their former parents.
     """
 
     servers: dict[str, ServerOutput]
-    """Where each server answers and how it is called, by name."""
+    """The URL of each server and how to call it, by the server's name."""
 
     clients: dict[str, ClientOutput]
-    """Where each client answers, by name."""
+    """The URL of each client, by the client's name."""
 
     def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Create the fleet *name*.
 
         Args:
-            name: The component's name, and that of what its servers share.
+            name: The name of the component, of the foundation and of the load balancer.
             args: The fleet.
-            opts: The component's options; its parts have its providers, transforms and `protect`.
+            opts: The component's options; its resources inherit its providers, transforms and `protect`.
 
         Raises:
-            pulumi.RunError: The fleet has mistakes; all of them are in the text, one to a line.
+            pulumi.RunError: The fleet has mistakes; the text has one line for each.
         """
-        found = read_fleet(args)
-        project, spec, deferred = found.project, found.fleet, found.deferred
-        opts = deferred.options(opts)
+        arguments = read_fleet(args)
+        project, spec, deferred = arguments.project, arguments.fleet, arguments.deferred
+        opts = deferred.component_options(opts)
         super().__init__(FLEET, name, None, opts)
         child = pulumi.ResourceOptions(parent=self, aliases=[pulumi.Alias(parent=pulumi.ROOT_STACK_RESOURCE)])
         foundation = Foundation.in_fleet(
@@ -54,61 +54,68 @@ class Fleet(pulumi.ComponentResource):
             FoundationInFleet(
                 project=project,
                 region=spec.all_regions[0],
-                apis=apis_of(spec),
+                apis=required_apis(spec),
                 registry=spec.registry,
                 cloud_build=spec.cloud_build,
                 platform=spec.platform,
                 root=Path.cwd(),
                 labels=spec.labels,
-                needs=[need for need in needs(spec, project) if not deferred.is_placeholder(need.arguments)],
+                prerequisites=[
+                    prerequisite
+                    for prerequisite in find_prerequisites(spec, project)
+                    if not deferred.has_placeholder(prerequisite.arguments)
+                ],
             ),
             child,
         )
-        servers = all_servers(spec, project, foundation, name=name, child=child, deferred=deferred)
-        clients = _clients(found, foundation, servers, name=name, child=child)
+        servers = create_servers(spec, project, foundation, name=name, child=child, deferred=deferred)
+        clients = _create_clients(arguments, foundation, servers, name=name, child=child)
         self.servers = deferred.resolve(outputs.servers_output(project, spec, servers.values()))
         self.clients = deferred.resolve(outputs.clients_output(project, spec, clients.values()))
         self.register_outputs({"servers": self.servers, "clients": self.clients})
 
     @classmethod
     def from_config(cls, name: str = "fleet", opts: pulumi.ResourceOptions | None = None) -> Self:
-        """The fleet in the stack's config file: `mcpfleet:fleet`, in the project `gcp:project`.
+        """Create the fleet in the stack's config file: `mcpfleet:fleet`, in the project `gcp:project`.
 
-        Folders in it are looked for from the folder in which the program runs, that of Pulumi.yaml.
+        Paths of folders in it are relative to the working directory, which is the folder of Pulumi.yaml.
 
         Args:
-            name: The component's name, and that of what its servers share.
+            name: The name of the component, of the foundation and of the load balancer.
             opts: The component's options.
 
         Raises:
-            pulumi.RunError: The fleet has mistakes; all of them are in the text, one to a line.
+            pulumi.RunError: The fleet has mistakes; the text has one line for each.
         """
-        project, found = config.read_project(), config.read_fleet()
-        if not isinstance(found, Mapping) or PROJECT in found:
+        project, fleet = config.read_project(), config.read_fleet()
+        if not isinstance(fleet, Mapping) or PROJECT in fleet:
             try:
-                parse_fleet(cast("Any", found))  # says what is wrong
+                parse_fleet(cast("Any", fleet))  # raises the error
             except FleetError as error:
                 raise pulumi.RunError(str(error)) from None
-        return cls(name, cast("FleetArgs", {**cast("Mapping[str, Any]", found), PROJECT: project}), opts)
+        return cls(name, cast("FleetArgs", {**cast("Mapping[str, Any]", fleet), PROJECT: project}), opts)
 
 
-def _clients(
-    found: Arguments,
+def _create_clients(
+    arguments: ValidatedArguments,
     foundation: Foundation,
     servers: Mapping[str, McpServer],
     *,
     name: str,
     child: pulumi.ResourceOptions,
 ) -> dict[str, McpClient]:
-    project, spec = found.project, found.fleet
-    called, networks = spec.mesh
+    project, spec = arguments.project, arguments.fleet
+    mesh_servers, networks = spec.mesh
     mesh = None
-    if called:
-        callees = {called_name: servers[called_name] for called_name in called}
-        meshed = ServiceMeshArgs(
-            project=project, foundation=foundation, servers=callees, networks=networks, labels=spec.labels
+    if mesh_servers:
+        mesh_args = ServiceMeshArgs(
+            project=project,
+            foundation=foundation,
+            servers={server: servers[server] for server in mesh_servers},
+            networks=networks,
+            labels=spec.labels,
         )
-        mesh = ServiceMesh(name, meshed, child)
+        mesh = ServiceMesh(name, mesh_args, child)
     return {
         client: McpClient.in_fleet(
             client,
@@ -120,7 +127,7 @@ def _clients(
                 servers=servers,
                 mesh=mesh,
                 labels=spec.labels,
-                deferred=found.deferred,
+                deferred=arguments.deferred,
             ),
             child,
         )

@@ -1,4 +1,4 @@
-"""The public end of a load balancer: its address, the proxy that ends TLS, and the redirect from HTTP."""
+"""The front end of a load balancer: its address, its HTTPS proxy, and the redirect from HTTP."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,60 +7,60 @@ from typing import Final
 import pulumi
 import pulumi_gcp as gcp
 
-# Serverless backends of the global external Application Load Balancer (Cloud Load Balancing, "Serverless NEGs").
+# The scheme of the global external Application Load Balancer (Cloud Load Balancing, "Serverless NEGs").
 SCHEME: Final = "EXTERNAL_MANAGED"
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """What is known of a public end.
+    """The front end of a load balancer.
 
     Attributes:
-        address: The IPv4 address that A records have to name.
-        ready: Known once requests to the address are led on; to wait for.
+        address: The IPv4 address for A records.
+        ready: A value that is known when the forwarding rules exist, so that dependents wait for them.
     """
 
     address: pulumi.Output[str]
     ready: pulumi.Output[str]
 
 
-def front_end(
+def create_front_end(
     name: str,
     resource: str,
     *,
     project: str,
-    secure: Callable[[], "gcp.compute.TargetHttpsProxy"],
+    create_https_proxy: Callable[[], "gcp.compute.TargetHttpsProxy"],
     apis: Sequence[pulumi.Input[pulumi.Resource]],
     labels: Mapping[str, str],
     parent: pulumi.Resource,
 ) -> FrontEnd:
-    """Make the public end of a load balancer.
+    """Create the front end of a load balancer.
 
     Args:
-        name: The stack's own name for its parts.
+        name: The name of its resources in the stack.
         resource: Their name in the project.
         project: The Google Cloud project.
-        secure: Makes the proxy that ends TLS.
-        apis: What has to be enabled before.
-        labels: Labels on the address and the forwarding rules; nothing else of it can carry any.
-        parent: The component that the parts belong to.
+        create_https_proxy: Creates the proxy that terminates TLS.
+        apis: The APIs that must be enabled first.
+        labels: Labels on the address and the forwarding rules; its other resources can't have labels.
+        parent: The component that the resources belong to.
     """
     child = pulumi.ResourceOptions(parent=parent)
-    first = pulumi.ResourceOptions(parent=parent, depends_on=apis)
-    address = gcp.compute.GlobalAddress(name, project=project, name=resource, labels=labels or None, opts=first)
+    after_apis = pulumi.ResourceOptions(parent=parent, depends_on=apis)
+    address = gcp.compute.GlobalAddress(name, project=project, name=resource, labels=labels or None, opts=after_apis)
     redirect = gcp.compute.URLMap(
         f"{name}-redirect",
         project=project,
         name=f"{resource}-redirect",
         default_url_redirect={
             "https_redirect": True,
-            # 308: a client that follows it sends its POST again as a POST.
+            # 308: after this redirect, a client repeats a POST as a POST.
             "redirect_response_code": "PERMANENT_REDIRECT",
             "strip_query": False,
         },
-        opts=first,
+        opts=after_apis,
     )
-    plain = gcp.compute.TargetHttpProxy(name, project=project, name=resource, url_map=redirect.id, opts=child)
+    http_proxy = gcp.compute.TargetHttpProxy(name, project=project, name=resource, url_map=redirect.id, opts=child)
     rules = [
         gcp.compute.GlobalForwardingRule(
             f"{name}-{scheme}",
@@ -73,7 +73,7 @@ def front_end(
             labels=labels or None,
             opts=child,
         )
-        for scheme, port, target in (("https", "443", secure().id), ("http", "80", plain.id))
+        for scheme, port, target in (("https", "443", create_https_proxy().id), ("http", "80", http_proxy.id))
     ]
     ready = pulumi.Output.all(*(rule.id for rule in rules)).apply(lambda ids: str(ids[0]))
     return FrontEnd(address.address, ready)

@@ -1,7 +1,7 @@
-"""One load balancer for the domains of all servers, with a certificate map: an address, two forwarding rules, one bill.
+"""The load balancer that the domains of all servers share: one address, two forwarding rules, and a certificate map.
 
-A certificate is issued by the proof of a DNS record (`_acme-challenge.DOMAIN`), before the domain's A record leads
-here: a domain that answers elsewhere moves without a break.
+Google issues a certificate when the DNS has its authorization record (`_acme-challenge.DOMAIN`). The domain's A record
+can change after that, so a domain that is in use elsewhere moves here without an interruption.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ import pulumi
 import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.components.front_end import SCHEME, front_end
+from pulumi_mcpfleet.components.front_end import SCHEME, create_front_end
 from pulumi_mcpfleet.fleet import OauthAccess, Server
 from pulumi_mcpfleet.tokens import LOAD_BALANCER
 
@@ -20,20 +20,23 @@ if TYPE_CHECKING:
     from pulumi_gcp.compute import (
         URLMapPathMatcherArgsDict as PathMatcher,
     )
+    from pulumi_gcp.compute import (
+        URLMapPathMatcherPathRuleArgsDict as PathRule,
+    )
 
-_SERVICE: Final = "//certificatemanager.googleapis.com/"
-"""What stands before a certificate map's name where a proxy names it."""
-_METADATA: Final = "/.well-known/oauth-protected-resource"
-"""Where clients ask which tokens a server takes, with its path behind it (RFC 9728, 3.1)."""
+_API_PREFIX: Final = "//certificatemanager.googleapis.com/"
+"""The prefix of a certificate map's name in a proxy."""
+_METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
+"""The path of a server's protected resource metadata, before the server's own path (RFC 9728, 3.1)."""
 
 
 class DnsRecord(TypedDict):
-    """A record that the user's DNS needs.
+    """A record for the user's DNS.
 
     Attributes:
-        name: The full name, with a dot at its end.
+        name: The full name, with a trailing dot.
         type: A or CNAME.
-        data: Its value.
+        data: The value.
     """
 
     name: str
@@ -46,9 +49,9 @@ class Backend:
     """A server behind the load balancer.
 
     Attributes:
-        domain: Its domain.
-        service: Its backend service.
-        spec: What the fleet says of it.
+        domain: The server's domain.
+        service: The server's backend service.
+        spec: The server's configuration.
     """
 
     domain: str
@@ -58,13 +61,13 @@ class Backend:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadBalancerArgs:
-    """What is behind the load balancer.
+    """The arguments of the load balancer.
 
     Attributes:
         project: The Google Cloud project.
         backends: The servers with a domain, by name.
-        apis: What has to be enabled before.
-        labels: Labels on what can carry them.
+        apis: The APIs that must be enabled first.
+        labels: Labels on the resources that can have some.
     """
 
     project: str
@@ -77,66 +80,66 @@ class LoadBalancer(pulumi.ComponentResource):
     """The load balancer of a fleet."""
 
     address: pulumi.Output[str]
-    """The IPv4 address that the A record of each domain has to name."""
+    """The IPv4 address for the A record of each domain."""
 
     ready: pulumi.Output[str]
-    """Known once requests to the address reach the servers; to wait for."""
+    """A value that is known when requests to the address reach the servers, so that dependents wait for them."""
 
     records: Mapping[str, pulumi.Output[Sequence[DnsRecord]]]
-    """What the DNS of each domain needs."""
+    """The DNS records of each domain."""
 
     def __init__(self, name: str, args: LoadBalancerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(LOAD_BALANCER, name, None, opts)
         self._name, self._args = name, args
         self._child = pulumi.ResourceOptions(parent=self)
-        self._first = pulumi.ResourceOptions(parent=self, depends_on=args.apis)
+        self._after_apis = pulumi.ResourceOptions(parent=self, depends_on=args.apis)
         self._entries: list[pulumi.Output[str]] = []
-        domains = list(dict.fromkeys(one.domain for one in args.backends.values()))
-        proofs = {domain: self._proof(domain) for domain in domains}
-        front = front_end(
+        domains = list(dict.fromkeys(backend.domain for backend in args.backends.values()))
+        authorizations = {domain: self._create_authorization(domain) for domain in domains}
+        front = create_front_end(
             name,
             naming.LOAD_BALANCER_ID,
             project=args.project,
-            secure=lambda: self._https_proxy(proofs),
+            create_https_proxy=lambda: self._create_https_proxy(authorizations),
             apis=args.apis,
             labels=args.labels,
             parent=self,
         )
         self.address = front.address
-        self.ready = pulumi.Output.all(front.ready, *self._entries).apply(lambda known: str(known[0]))
+        self.ready = pulumi.Output.all(front.ready, *self._entries).apply(lambda values: str(values[0]))
         self.records = {
-            domain: pulumi.Output.all(self.address, proof.dns_resource_records).apply(
-                lambda known, domain=domain: [address_record(domain, known[0]), *map(_record, known[1] or ())]
+            domain: pulumi.Output.all(self.address, authorization.dns_resource_records).apply(
+                lambda values, domain=domain: [address_record(domain, values[0]), *map(_dns_record, values[1] or ())]
             )
-            for domain, proof in proofs.items()
+            for domain, authorization in authorizations.items()
         }
         self.register_outputs({"address": self.address})
 
-    def _proof(self, domain: str) -> "gcp.certificatemanager.DnsAuthorization":
+    def _create_authorization(self, domain: str) -> "gcp.certificatemanager.DnsAuthorization":
         return gcp.certificatemanager.DnsAuthorization(
             domain,
             project=self._args.project,
             name=naming.domain_id(domain),
             domain=domain,
-            # Its record has a name of its own for each project, so that it stands beside other people's proofs.
+            # The record's name is unique to the project, so it doesn't collide with authorizations of other projects.
             type="PER_PROJECT_RECORD",
             labels=self._args.labels or None,
-            opts=self._first,
+            opts=self._after_apis,
         )
 
-    def _https_proxy(
-        self, proofs: Mapping[str, "gcp.certificatemanager.DnsAuthorization"]
+    def _create_https_proxy(
+        self, authorizations: Mapping[str, "gcp.certificatemanager.DnsAuthorization"]
     ) -> "gcp.compute.TargetHttpsProxy":
         name, project, labels = self._name, self._args.project, self._args.labels or None
-        shown = gcp.certificatemanager.CertificateMap(
-            name, project=project, name=naming.LOAD_BALANCER_ID, labels=labels, opts=self._first
+        certificate_map = gcp.certificatemanager.CertificateMap(
+            name, project=project, name=naming.LOAD_BALANCER_ID, labels=labels, opts=self._after_apis
         )
-        for domain, proof in proofs.items():
+        for domain, authorization in authorizations.items():
             certificate = gcp.certificatemanager.Certificate(
                 domain,
                 project=project,
                 name=naming.domain_id(domain),
-                managed={"domains": [domain], "dns_authorizations": [proof.id]},
+                managed={"domains": [domain], "dns_authorizations": [authorization.id]},
                 labels=labels,
                 opts=self._child,
             )
@@ -144,7 +147,7 @@ class LoadBalancer(pulumi.ComponentResource):
                 domain,
                 project=project,
                 name=naming.domain_id(domain),
-                map=shown.name,
+                map=certificate_map.name,
                 hostname=domain,
                 certificates=[certificate.id],
                 labels=labels,
@@ -155,51 +158,56 @@ class LoadBalancer(pulumi.ComponentResource):
             name,
             project=project,
             name=naming.LOAD_BALANCER_ID,
-            url_map=self._routes(list(proofs)).id,
-            certificate_map=pulumi.Output.concat(_SERVICE, shown.id),
+            url_map=self._create_url_map(list(authorizations)).id,
+            certificate_map=pulumi.Output.concat(_API_PREFIX, certificate_map.id),
             opts=self._child,
         )
 
-    def _routes(self, domains: Sequence[str]) -> "gcp.compute.URLMap":
-        # For hosts and paths that are nobody's: a backend without a group, which the load balancer answers 503 for.
-        nowhere = gcp.compute.BackendService(
+    def _create_url_map(self, domains: Sequence[str]) -> "gcp.compute.URLMap":
+        # For hosts and paths of no server: a backend service without a group, for which the load balancer responds 503.
+        fallback = gcp.compute.BackendService(
             f"{self._name}-nowhere",
             project=self._args.project,
             name=f"{naming.LOAD_BALANCER_ID}-nowhere",
             protocol="HTTPS",
             load_balancing_scheme=SCHEME,
-            opts=self._first,
+            opts=self._after_apis,
         )
         return gcp.compute.URLMap(
             self._name,
             project=self._args.project,
             name=naming.LOAD_BALANCER_ID,
-            default_service=nowhere.id,
+            default_service=fallback.id,
             host_rules=[{"hosts": [domain], "path_matcher": naming.domain_id(domain)} for domain in domains],
-            path_matchers=[self._matcher(domain, nowhere.id) for domain in domains],
+            path_matchers=[self._path_matcher(domain, fallback.id) for domain in domains],
             opts=self._child,
         )
 
-    def _matcher(self, domain: str, nowhere: pulumi.Output[str]) -> "PathMatcher":
-        here = [one for one in self._args.backends.values() if one.domain == domain]
-        whole = next((one.service for one in here if one.spec.domain_path is None), nowhere)
-        matcher: PathMatcher = {"name": naming.domain_id(domain), "default_service": whole}
-        parts = [(one, one.spec.domain_path) for one in here if one.spec.domain_path is not None]
-        if parts:
-            matcher["path_rules"] = [{"paths": _paths(one.spec, path), "service": one.service} for one, path in parts]
+    def _path_matcher(self, domain: str, fallback: pulumi.Output[str]) -> "PathMatcher":
+        backends = [backend for backend in self._args.backends.values() if backend.domain == domain]
+        default = next((backend.service for backend in backends if backend.spec.domain_path is None), fallback)
+        matcher: PathMatcher = {"name": naming.domain_id(domain), "default_service": default}
+        rules: list[PathRule] = [
+            {"paths": _path_patterns(backend.spec, path), "service": backend.service}
+            for backend in backends
+            if (path := backend.spec.domain_path) is not None
+        ]
+        if rules:
+            matcher["path_rules"] = rules
         return matcher
 
 
 def address_record(domain: str, address: str) -> DnsRecord:
-    """The record that leads *domain* to *address*."""
+    """Return the A record of *domain* with *address*."""
     return {"name": f"{domain}.", "type": "A", "data": address}
 
 
-def _record(given: Any) -> DnsRecord:
-    return {"name": str(given["name"]), "type": str(given["type"]), "data": str(given["data"])}
+def _dns_record(record: Any) -> DnsRecord:
+    return {"name": str(record["name"]), "type": str(record["type"]), "data": str(record["data"])}
 
 
-def _paths(spec: Server, path: str) -> list[str]:
-    """The patterns of paths below *path*, and of what clients ask about the server's login."""
-    below = [path, f"{path}/*"]
-    return below + [f"{_METADATA}{one}" for one in below] if isinstance(spec.access, OauthAccess) else below
+def _path_patterns(spec: Server, path: str) -> list[str]:
+    """Return patterns of *path* and the paths below it, and of the server's protected resource metadata."""
+    patterns = [path, f"{path}/*"]
+    metadata = [f"{_METADATA_PATH}{pattern}" for pattern in patterns]
+    return patterns + metadata if isinstance(spec.access, OauthAccess) else patterns

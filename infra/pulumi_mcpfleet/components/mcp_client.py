@@ -1,7 +1,7 @@
-"""A client of the fleet's servers on Cloud Run: its account, its service, and the right to call just its servers.
+"""A client of MCP servers on Cloud Run: its service account, its service, and the permission to call its servers.
 
-What it finds in its environment is `MCP_SERVERS`: for each server that it calls the MCP URL, and the audience of the ID
-token that goes with a call. The mesh itself is in `service_mesh`.
+The client's environment has `MCP_SERVERS`: for each server that it calls, the MCP URL and the audience of the ID token
+for its calls. The mesh itself is in `service_mesh`.
 """
 
 import json
@@ -15,13 +15,13 @@ import pulumi_gcp as gcp
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
 from pulumi_mcpfleet.components.access import GrantTarget, admitted, grants, rights, switches, told
-from pulumi_mcpfleet.components.alone import read_client
 from pulumi_mcpfleet.components.arguments import McpClientArgs
 from pulumi_mcpfleet.components.deferred import Deferred
-from pulumi_mcpfleet.components.foundation import Foundation, foundation_alone
+from pulumi_mcpfleet.components.foundation import Foundation, standalone_foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.mcp_server import McpServer, pulled
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh
+from pulumi_mcpfleet.components.standalone import read_client
 from pulumi_mcpfleet.fleet import Client, ExistingImage, IapAccess, PublicAccess, Server
 from pulumi_mcpfleet.fleet.client import sidecar_ports
 from pulumi_mcpfleet.tokens import MCP_CLIENT
@@ -33,71 +33,71 @@ if TYPE_CHECKING:
 
 SERVERS: Final = "MCP_SERVERS"
 MESH_ROLES: Final = ("roles/trafficdirector.client", "roles/cloudtrace.agent")
-"""What a client in the mesh needs on the project: its routes, and to send traces (Google's guide, "Required roles")."""
+"""A mesh client's roles on the project: to read its routes, and to send traces (Google's guide, "Required roles")."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClientInFleet:
-    """A client as its fleet describes it, and the servers that it calls."""
+    """The arguments of a client of a fleet."""
 
     project: str
     region: str
     foundation: Foundation
     spec: Client
     servers: Mapping[str, McpServer]
-    """Every server of the fleet; the client gets what has to do with those that it calls."""
+    """All servers of the fleet; `spec.calls` names those that the client calls."""
     mesh: ServiceMesh | None = None
-    """The mesh, where some client of the fleet is in it."""
+    """The fleet's mesh; None if no client is in one."""
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     deferred: Deferred | None = None
-    """The outputs among its arguments."""
+    """The outputs among the arguments."""
 
 
 class McpClient(pulumi.ComponentResource):
-    """A service that calls MCP servers as its own service account, which may call just these."""
+    """A service that calls MCP servers as its own service account, which may call only these servers."""
 
     service: pulumi.Output[str]
     """The Cloud Run service's name."""
 
     url: pulumi.Output[str]
-    """Where it answers. Known once its callers may call it, and it its servers."""
+    """The service's URL. Known when its callers may call it, and it may call its servers."""
 
     account: pulumi.Output[str]
-    """The account that it runs as."""
+    """The email address of its service account."""
 
     def __init__(self, name: str, args: McpClientArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        """Create the client *name*, which needs no fleet and no config file.
+        """Create the client *name*, without a fleet or a config file.
 
         Args:
-            name: The client's name: 2 to 26 of `a-z`, `0-9` and `-`.
+            name: The client's name: 2 to 26 characters of `a-z`, `0-9` and `-`.
             args: The arguments.
-            opts: The component's options; its parts have its providers, transforms and `protect`.
+            opts: The component's options; its resources inherit its providers, transforms and `protect`.
 
         Raises:
-            pulumi.RunError: The arguments have mistakes; all of them are in the text, one to a line.
+            pulumi.RunError: The arguments have mistakes; the text has one line for each.
         """
         shared = args.get("foundation")
         servers = {server.pulumi_resource_name: server for server in args["calls"]}
-        own = {key: value for key, value in args.items() if key not in ("foundation", "calls")}
+        config = {key: value for key, value in args.items() if key not in ("foundation", "calls")}
         specs = {called: server.spec for called, server in servers.items()}
-        found = read_client(name, own, specs, shared=bool(shared))
-        opts = found.deferred.options(opts)
+        arguments = read_client(name, config, specs, shared=bool(shared))
+        opts = arguments.deferred.component_options(opts)
         super().__init__(MCP_CLIENT, name, None, opts)
         self._create(
             name,
             ClientInFleet(
-                project=found.project,
-                region=found.fleet.all_regions[0],
-                foundation=foundation_alone(name, found, shared, self),
-                spec=found.fleet.clients[name],
+                project=arguments.project,
+                region=arguments.fleet.all_regions[0],
+                foundation=standalone_foundation(name, arguments, shared, self),
+                spec=arguments.fleet.clients[name],
                 servers=servers,
-                deferred=found.deferred,
+                deferred=arguments.deferred,
             ),
         )
 
     @classmethod
     def in_fleet(cls, name: str, args: ClientInFleet, opts: pulumi.ResourceOptions | None = None) -> Self:
-        """The client *name* of a fleet, whose arguments are checked already."""
+        """Create the client *name* of a fleet, whose arguments are already validated."""
         component = cls.__new__(cls)
         pulumi.ComponentResource.__init__(component, MCP_CLIENT, name, None, opts)
         component._create(name, args)
@@ -108,24 +108,31 @@ class McpClient(pulumi.ComponentResource):
         self._mesh = args.mesh if args.spec.topology == "mesh" else None
         self._servers = {called: args.servers[called] for called in args.spec.calls}
         self._service_name = naming.service_name(name, args.spec.service_name)
-        self._place = naming.per_service_name(name, args.spec.service_name)
+        self._resource_name = naming.per_service_name(name, args.spec.service_name)
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
 
-        self.account = self._identity()
-        also = MESH_ROLES if self._mesh else ()
-        own = rights(name, args.spec, project=args.project, email=self.account, child=self._child, also=also)
-        held = [*own, *(self._may_call() if args.spec.topology != "sidecar" else ())]
-        service = self._service(held)
-        guarded = GrantTarget(server=self._place, project=args.project, region=args.region, service=service.name)
-        callers = grants(args.spec.access, guarded, args.foundation, self._child)
+        self.account = self._create_account()
+        permissions = rights(
+            name,
+            args.spec,
+            project=args.project,
+            email=self.account,
+            child=self._child,
+            also=MESH_ROLES if self._mesh else (),
+        )
+        if args.spec.topology != "sidecar":
+            permissions += self._grant_calls()
+        service = self._create_service(permissions)
+        target = GrantTarget(server=self._resource_name, project=args.project, region=args.region, service=service.name)
+        callers = grants(args.spec.access, target, args.foundation, self._child)
 
         self.service = service.name
-        self.url = pulumi.Output.all(service.uri, *(one.urn for one in (*callers, *held))).apply(
-            lambda known: str(known[0])
+        self.url = pulumi.Output.all(service.uri, *(grant.urn for grant in (*callers, *permissions))).apply(
+            lambda values: str(values[0])
         )
         self.register_outputs({"service": self.service, "url": self.url, "account": self.account})
 
-    def _identity(self) -> pulumi.Output[str]:
+    def _create_account(self) -> pulumi.Output[str]:
         return gcp.serviceaccount.Account(
             self._name,
             project=self._args.project,
@@ -136,8 +143,8 @@ class McpClient(pulumi.ComponentResource):
             ),
         ).email
 
-    def _may_call(self) -> list[pulumi.Resource]:
-        """The right to come in to each server, past IAM or past IAP; one that lets in everybody needs none."""
+    def _grant_calls(self) -> list[pulumi.Resource]:
+        """Grant the client access to each server that it calls, with IAM or IAP. A public server needs no grant."""
         member = self.account.apply(naming.account_member)
         return [
             admitted(
@@ -156,13 +163,13 @@ class McpClient(pulumi.ComponentResource):
             for region, service in server.services.items()
         ]
 
-    def _service(self, held: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
+    def _create_service(self, permissions: Sequence[pulumi.Resource]) -> gcp.cloudrunv2.Service:
         spec, args = self._spec, self._args
         revision = template.revision(spec, self.account, self._containers(), project=args.project, region=args.region)
         if self._mesh is not None:
             revision["service_mesh"] = {"mesh": self._mesh.mesh}
         return gcp.cloudrunv2.Service(
-            self._place,
+            self._resource_name,
             name=self._service_name,
             project=args.project,
             location=args.region,
@@ -173,30 +180,29 @@ class McpClient(pulumi.ComponentResource):
             scaling={"min_instance_count": 0},
             launch_stage="BETA" if self._mesh is not None or spec.needs_beta else "GA",
             template=revision,
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*held]),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*permissions]),
             **switches(spec),
         )
 
     def _containers(self) -> list["Container"]:
         spec = self._spec
-        beside = sidecar_ports(spec, {name: one.spec for name, one in self._servers.items()})
-        near = spec.topology == "sidecar"
+        ports = sidecar_ports(spec, {name: server.spec for name, server in self._servers.items()})
         match spec.topology:
             case "sidecar":
-                found = _near(self._servers, beside)
+                servers = _sidecar_servers(self._servers, ports)
             case "mesh":
-                found = _meshed(self._servers)
+                servers = _mesh_servers(self._servers)
             case "service":
-                found = _far(self._servers)
-        env = {environment.PROJECT: self._args.project, **spec.env, SERVERS: found}
+                servers = _remote_servers(self._servers)
+        env = {environment.PROJECT: self._args.project, **spec.env, SERVERS: servers}
         env |= told(spec.access, self._service_name, [self._args.region], self._args.foundation)
-        own = template.own_container(spec, self._image(), template.variables(env, spec.secrets))
-        if not near:
-            return [own]
-        own["name"] = "client"
-        own["depends_ons"] = list(beside)
+        main = template.main_container(spec, self._image(), template.variables(env, spec.secrets))
+        if spec.topology != "sidecar":
+            return [main]
+        main["name"] = "client"
+        main["depends_ons"] = list(ports)
         idle = spec.cpu_throttling
-        return [own, *(self._servers[name].as_sidecar(port, idle=idle) for name, port in beside.items())]
+        return [main, *(self._servers[name].as_sidecar(port, idle=idle) for name, port in ports.items())]
 
     def _image(self) -> template.Image:
         match self._spec.source:
@@ -213,41 +219,41 @@ class McpClient(pulumi.ComponentResource):
                 )
 
 
-def _far(servers: Mapping[str, McpServer]) -> pulumi.Output[str]:
-    """Where servers answer over HTTPS: the address that is known before they exist, which is an audience of theirs."""
+def _remote_servers(servers: Mapping[str, McpServer]) -> pulumi.Output[str]:
+    """Return `MCP_SERVERS` with the servers' HTTPS URLs, which are known before the servers exist."""
 
-    def written(known: Sequence[str]) -> str:
+    def to_json(base_urls: Sequence[str]) -> str:
         return json.dumps(
             {
-                name: {"url": naming.mcp_url(base, server.spec.endpoint)} | _token(server.spec, base)
-                for (name, server), base in zip(servers.items(), known, strict=True)
+                name: {"url": naming.mcp_url(base_url, server.spec.endpoint)} | _token_settings(server.spec, base_url)
+                for (name, server), base_url in zip(servers.items(), base_urls, strict=True)
             }
         )
 
-    return pulumi.Output.all(*(server.base_url for server in servers.values())).apply(written)
+    return pulumi.Output.all(*(server.base_url for server in servers.values())).apply(to_json)
 
 
-def _meshed(servers: Mapping[str, McpServer]) -> str:
-    """Where servers answer in the mesh, which adds the ID token: so there is no audience."""
+def _mesh_servers(servers: Mapping[str, McpServer]) -> str:
+    """Return `MCP_SERVERS` with the servers' URLs in the mesh, which adds the ID tokens itself."""
     return json.dumps(
-        {name: {"url": naming.mcp_url(naming.mesh_url(name), one.spec.endpoint)} for name, one in servers.items()}
+        {name: {"url": naming.mcp_url(naming.mesh_url(name), server.spec.endpoint)} for name, server in servers.items()}
     )
 
 
-def _token(spec: Server, base: str) -> dict[str, str]:
-    """What the token for a server is for, and which header carries it, where that is not Cloud Run's own."""
+def _token_settings(spec: Server, base_url: str) -> dict[str, str]:
+    """Return the audience of the ID token for a server, and the token's header if it is not Cloud Run's own."""
     match spec.access:
         case PublicAccess():
             return {}
         case IapAccess(iap=iap):
-            # IAP looks into this one and Proxy-Authorization (cloud.google.com/iap/docs/authentication-howto).
+            # IAP reads it from this header or Proxy-Authorization (cloud.google.com/iap/docs/authentication-howto).
             return {"audience": iap.program_audience or "", "header": "Authorization"}
         case _:
-            return {"audience": naming.audience(base, spec.domain_path)}
+            return {"audience": naming.audience(base_url, spec.domain_path)}
 
 
-def _near(servers: Mapping[str, McpServer], ports: Mapping[str, int]) -> str:
-    """Where servers beside the client answer."""
+def _sidecar_servers(servers: Mapping[str, McpServer], ports: Mapping[str, int]) -> str:
+    """Return `MCP_SERVERS` with the URLs of servers that run as sidecars of the client."""
     urls = {
         name: naming.mcp_url(f"http://localhost:{port}", servers[name].spec.endpoint) for name, port in ports.items()
     }

@@ -15,13 +15,13 @@ import pulumi_gcp as gcp
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
 from pulumi_mcpfleet.components.access import GrantTarget, grants, rights, switches, told
-from pulumi_mcpfleet.components.alone import read_server
 from pulumi_mcpfleet.components.arguments import McpServerArgs
 from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainArgs
 from pulumi_mcpfleet.components.deferred import Deferred
-from pulumi_mcpfleet.components.foundation import Foundation, foundation_alone
+from pulumi_mcpfleet.components.foundation import Foundation, standalone_foundation
 from pulumi_mcpfleet.components.image import built_image
 from pulumi_mcpfleet.components.load_balancer import Backend, DnsRecord, LoadBalancer, address_record
+from pulumi_mcpfleet.components.standalone import read_server
 from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
 from pulumi_mcpfleet.fleet.access import access_kind
 from pulumi_mcpfleet.fleet.images import host_of, is_pullable
@@ -132,14 +132,14 @@ class McpServer(pulumi.ComponentResource):
         found = read_server(
             name, {key: value for key, value in args.items() if key != "foundation"}, shared=bool(shared)
         )
-        opts = found.deferred.options(opts)
+        opts = found.deferred.component_options(opts)
         super().__init__(MCP_SERVER, name, None, opts)
         self._create(
             name,
             ServerInFleet(
                 project=found.project,
                 regions=found.fleet.all_regions,
-                foundation=foundation_alone(name, found, shared, self),
+                foundation=standalone_foundation(name, found, shared, self),
                 spec=found.fleet.servers[name],
                 balanced=found.fleet.load_balancer != "shared",
                 deferred=found.deferred,
@@ -217,11 +217,11 @@ class McpServer(pulumi.ComponentResource):
         """What programs in every language have of it."""
         return {name: found for name in OUTPUTS if (found := getattr(self, name)) is not None}
 
-    def behind(self, balancer: LoadBalancer) -> None:
-        """Say that *balancer* leads here: the domain's DNS is to name it, and the URL is known once it is ready."""
-        self.address = balancer.address
-        self.dns_records = balancer.records[str(self._spec.domain)]
-        self._answers(_after(self.url, [balancer.ready]))
+    def use_load_balancer(self, load_balancer: LoadBalancer) -> None:
+        """Set the outputs of a domain behind *load_balancer*: its DNS records, and the URL when it is ready."""
+        self.address = load_balancer.address
+        self.dns_records = load_balancer.records[str(self._spec.domain)]
+        self._answers(_after(self.url, [load_balancer.ready]))
 
     def _answers(self, url: pulumi.Output[str]) -> None:
         self.url = url
@@ -278,7 +278,7 @@ class McpServer(pulumi.ComponentResource):
             port: Where it listens.
             idle: Whether the instance's CPU is there during requests alone.
         """
-        own = template.own_container(self.spec, self._image_ref, self._variables(port))
+        own = template.main_container(self.spec, self._image_ref, self._variables(port))
         for key in ("ports", "liveness_probe"):
             own.pop(key, None)
         own["name"] = self._name

@@ -1,13 +1,13 @@
-"""What a fleet names and does not make, looked for before anything is made: versions of secrets, networks, subnetworks.
+"""Prerequisites: resources that a fleet uses but doesn't create, such as versions of secrets, networks and subnetworks.
 
-All that is missing is said at once, each under its path in the config. What cannot be looked at, as the deployer may
-not or the API does not answer, is left to the deployment itself.
+They are looked up before anything is created, and all that are missing are reported at once, each with its config path.
+If a lookup fails for another reason, such as a missing permission, the deployment itself finds out.
 """
 
 import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -23,88 +23,91 @@ SECRET: Final = "gcp:secretmanager/getSecretVersion:getSecretVersion"  # noqa: S
 NETWORK: Final = "gcp:compute/getNetwork:getNetwork"
 SUBNETWORK: Final = "gcp:compute/getSubnetwork:getSubnetwork"
 
-# How the provider says 404; a network's and a subnetwork's function turn it into words of their own.
+# The provider's messages for 404; the functions of networks and subnetworks have their own.
 _MISSING: Final = re.compile(r"Error 404\b|projects/\S+ not found")
 
-# Of the provider that the resources have; without a version the engine would take any that is there.
+# The same provider as that of the resources; without a version, the engine would use any that is installed.
 _VERSION: Final = version("pulumi-gcp")
 
 
 @dataclass(frozen=True)
-class Need:
-    """One thing that has to exist.
+class Prerequisite:
+    """A resource that must exist before the deployment.
 
     Attributes:
-        path: Where the fleet names it, from the fleet on.
+        path: The config path that names it, relative to the fleet.
         function: The provider's function that reads it.
-        arguments: Of that function.
-        what: The thing, in words.
-        advice: What to type to have it.
+        arguments: The arguments of that function.
+        description: What it is, for error messages.
+        advice: What the user can type to create it.
     """
 
     path: tuple[str, ...]
     function: str
     arguments: Mapping[str, Any]
-    what: str
+    description: str
     advice: str
 
 
-def needs(fleet: Fleet, project: str) -> list[Need]:
-    """What *fleet* names, each thing once, at the first place that names it."""
-    found: dict[str, Need] = {}
-    for section, named in (("servers", fleet.servers), ("clients", fleet.clients)):
-        for name, spec in named.items():
+def find_prerequisites(fleet: Fleet, project: str) -> list[Prerequisite]:
+    """Return the prerequisites of *fleet*, each once, with the first config path that names it."""
+    prerequisites: dict[str, Prerequisite] = {}
+    for section, workloads in (("servers", fleet.servers), ("clients", fleet.clients)):
+        for name, spec in workloads.items():
             regions = fleet.all_regions if section == "servers" else fleet.all_regions[:1]
             for need in (*_secrets(spec, project), *_networks(spec, project, regions)):
-                placed = Need((section, name, *need.path), need.function, need.arguments, need.what, need.advice)
-                found.setdefault(f"{need.function} {sorted(need.arguments.items())}", placed)
-    return list(found.values())
+                prerequisites.setdefault(
+                    f"{need.function} {sorted(need.arguments.items())}",
+                    replace(need, path=(section, name, *need.path)),
+                )
+    return list(prerequisites.values())
 
 
-async def check(wanted: Sequence[Need], parent: pulumi.Resource) -> None:
-    """Look for all of *wanted* at once, with the provider of *parent*.
+async def check_prerequisites(prerequisites: Sequence[Prerequisite], parent: pulumi.Resource) -> None:
+    """Look up all *prerequisites* at the same time, with the provider of *parent*.
 
     Raises:
-        pulumi.RunError: Something is missing; a line for each.
+        pulumi.RunError: Prerequisites are missing; the text has one line for each.
     """
-    lines = [line for line in await asyncio.gather(*(_line(one, parent) for one in wanted)) if line]
+    lines = [line for line in await asyncio.gather(*(_look_up(need, parent) for need in prerequisites)) if line]
     if lines:
         raise pulumi.RunError("\n".join(lines))
 
 
-async def _line(need: Need, parent: pulumi.Resource) -> str | None:
+async def _look_up(need: Prerequisite, parent: pulumi.Resource) -> str | None:
+    """Look up *need*; return an error message if it is missing."""
     options = pulumi.InvokeOptions(parent=parent, version=_VERSION)
     try:
-        found: Any = await invoke_async(need.function, dict(need.arguments), options)
-    except Exception as error:  # the SDK raises a plain one, with the provider's words
+        result: Any = await invoke_async(need.function, dict(need.arguments), options)
+    except Exception as error:  # the SDK raises a plain Exception, with the provider's message
         if _MISSING.search(str(error)):
-            return f"{format_path(need.path)}: there is no {need.what}; {need.advice}"
+            return f"{format_path(need.path)}: there is no {need.description}; {need.advice}"
         return None
-    if need.function == SECRET and not found["enabled"]:
-        return f"{format_path(need.path)}: {need.what} is disabled or destroyed; enable it, or name another"
+    if need.function == SECRET and not result["enabled"]:
+        return f"{format_path(need.path)}: {need.description} is disabled or destroyed; enable it, or name another"
     return None
 
 
-def _secrets(spec: Workload, project: str) -> Iterator[Need]:
-    for place, ref in spec.secrets.items():
-        yield _secret(("secrets", place), ref.secret, ref.version, project)
+def _secrets(spec: Workload, project: str) -> Iterator[Prerequisite]:
+    for target, ref in spec.secrets.items():
+        yield _secret(("secrets", target), ref.secret, ref.version, project)
     for name, sidecar in spec.all_sidecars.items():
-        for place, ref in sidecar.secrets.items():
-            yield _secret(("sidecars", name, "secrets", place), ref.secret, ref.version, project)
+        for target, ref in sidecar.secrets.items():
+            yield _secret(("sidecars", name, "secrets", target), ref.secret, ref.version, project)
     for name, volume in spec.volumes.items():
         if isinstance(volume, SecretVolume):
-            for one in volume.files.values():
-                yield _secret(("volumes", name), volume.secret, one.version, project)
+            for file in volume.files.values():
+                yield _secret(("volumes", name), volume.secret, file.version, project)
     if isinstance(spec.access, IapAccess) and (client := spec.access.iap.oauth_client) is not None:
         yield _secret(("access", "iap", "oauth_client"), client.secret, client.version, project)
 
 
-def _secret(path: tuple[str, ...], secret: str, number: str, project: str) -> Need:
+def _secret(path: tuple[str, ...], secret: str, number: str, project: str) -> Prerequisite:
     owner, name = naming.secret_project(secret, project), naming.secret_id(secret)
     arguments: dict[str, Any] = {"project": owner, "secret": name, "fetchSecretData": False}
     if number != "latest":
         arguments["version"] = number
-    return Need(
+    return Prerequisite(
         path,
         SECRET,
         arguments,
@@ -114,29 +117,29 @@ def _secret(path: tuple[str, ...], secret: str, number: str, project: str) -> Ne
     )
 
 
-def _networks(spec: Workload, project: str, regions: Sequence[str]) -> Iterator[Need]:
+def _networks(spec: Workload, project: str, regions: Sequence[str]) -> Iterator[Prerequisite]:
     if spec.vpc is None or spec.vpc.connector is not None:
         return
     network, subnetwork = spec.vpc.network, spec.vpc.subnetwork
     if network is not None:
-        owner, name = _place(network, project)
-        listed = f"gcloud compute networks list --project={owner}"
-        yield Need(("vpc", "network"), NETWORK, {"project": owner, "name": name}, f"network {name}", f"see {listed}")
+        owner, name = _split_path(network, project)
+        advice = f"see gcloud compute networks list --project={owner}"
+        yield Prerequisite(("vpc", "network"), NETWORK, {"project": owner, "name": name}, f"network {name}", advice)
     for region in regions:
-        path, where = ("vpc", "subnetwork" if subnetwork is not None else "network"), region
-        given = subnetwork or naming.subnetwork_of(network or "", region)
-        owner, name = _place(given, project)
-        if "/" in given:
-            where = given.split("/")[3]
-        yield Need(
+        path, location = ("vpc", "subnetwork" if subnetwork is not None else "network"), region
+        subnetwork_path = subnetwork or naming.subnetwork_of(network or "", region)
+        owner, name = _split_path(subnetwork_path, project)
+        if "/" in subnetwork_path:
+            location = subnetwork_path.split("/")[3]
+        yield Prerequisite(
             path,
             SUBNETWORK,
-            {"project": owner, "region": where, "name": name},
-            f"subnetwork {name} in {where}",
-            f"name one of gcloud compute networks subnets list --project={owner} --regions={where}",
+            {"project": owner, "region": location, "name": name},
+            f"subnetwork {name} in {location}",
+            f"name one of gcloud compute networks subnets list --project={owner} --regions={location}",
         )
 
 
-def _place(path: str, project: str) -> tuple[str, str]:
-    """The project and the name of a network or subnetwork, which may be given in full."""
+def _split_path(path: str, project: str) -> tuple[str, str]:
+    """Return the project and the name of a network or subnetwork, from its name or its full resource name."""
     return (path.split("/")[1] if "/" in path else project), path.rpartition("/")[2]

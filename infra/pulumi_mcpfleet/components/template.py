@@ -1,6 +1,6 @@
-"""What a revision of a server is, in the provider's words: containers, probes, volumes, network.
+"""The provider's arguments for a Cloud Run revision: containers, probes, volumes and network.
 
-Functions from the fleet's values to the provider's arguments; they create nothing.
+The functions translate a server's or client's configuration; they create no resources.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,27 +45,27 @@ if TYPE_CHECKING:
         ServiceTemplateVpcAccessNetworkInterfaceArgsDict as Interface,
     )
 
-# A short period finds a server ready within a second of its being so. Sixty tries are ten times what the
-# reference server takes on one CPU, and still fail a broken image long before Cloud Run's 240 s.
+# With a short period, a server gets requests within a second after it is ready. Sixty attempts are ten times what the
+# reference server needs on one CPU, and a broken image still fails long before Cloud Run's limit of 240 s.
 STARTUP: Final = Probe(period=1, timeout=1, failures=60)
 
 _GPU: Final = "nvidia.com/gpu"
 
-# Cloud Run's own default for a container without a health path: it waits until something listens.
+# For a container without a health path: Cloud Run's default, which waits until the port accepts connections.
 LISTENING: Final = Probe(period=240, timeout=240, failures=1)
 
-# Liveness only finds a server that has stopped answering; rarely, because each probe costs CPU time.
+# Liveness probes detect a server that no longer responds. They are rare because each one costs CPU time.
 LIVENESS: Final = Probe(period=30, timeout=5, failures=3)
 
 
 class Image(NamedTuple):
-    """What a container runs.
+    """The image of a container.
 
     Attributes:
-        url: The image.
-        args: Arguments in place of its CMD.
-        reads: Variables that it is known to read (`sources.environment_use`).
-        shares: State that its callers share (`sources.shared_state`).
+        url: The image's address, with a tag or digest.
+        args: Arguments that replace the image's CMD.
+        reads: Environment variables that its source reads (`sources.environment_use`).
+        shares: State in its source that all callers share (`sources.shared_state`).
     """
 
     url: pulumi.Input[str]
@@ -77,8 +77,8 @@ class Image(NamedTuple):
 def revision(
     spec: Workload, email: pulumi.Output[str], containers: Sequence["Container"], *, project: str, region: str
 ) -> "Template":
-    """A revision of a server or a client that runs as *email* in *region* of *project*."""
-    found: Template = {
+    """Return the template of a revision that runs as the service account *email* in *region* of *project*."""
+    template: Template = {
         "service_account": email,
         "timeout": f"{spec.timeout}s",
         "max_instance_request_concurrency": spec.concurrency,
@@ -86,40 +86,41 @@ def revision(
         "containers": containers,
     }
     if spec.sandbox:
-        found["execution_environment"] = f"EXECUTION_ENVIRONMENT_{spec.sandbox.upper()}"
+        template["execution_environment"] = f"EXECUTION_ENVIRONMENT_{spec.sandbox.upper()}"
     if volumes := _volumes(spec):
-        found["volumes"] = volumes
+        template["volumes"] = volumes
     if spec.vpc is not None:
-        found["vpc_access"] = _vpc_access(spec.vpc, project=project, region=region)
+        template["vpc_access"] = _vpc_access(spec.vpc, project=project, region=region)
     if spec.session_affinity:
-        found["session_affinity"] = True
+        template["session_affinity"] = True
     if spec.encryption_key is not None:
-        found["encryption_key"] = spec.encryption_key
+        template["encryption_key"] = spec.encryption_key
     if spec.gpu is not None:
-        found["node_selector"] = {"accelerator": spec.gpu}
-        found["gpu_zonal_redundancy_disabled"] = not spec.gpu_zonal_redundancy
-    return found
+        template["node_selector"] = {"accelerator": spec.gpu}
+        template["gpu_zonal_redundancy_disabled"] = not spec.gpu_zonal_redundancy
+    return template
 
 
 def containers(
     spec: Server, image: Image, sidecar_images: Mapping[str, pulumi.Input[str]], env: Sequence["Variable"]
 ) -> list["Container"]:
-    """The server's own container, and its sidecars.
+    """Return the server's main container and its sidecars.
 
-    A container that is alone has no name: Cloud Run gives it none, and one that comes later is no other revision.
+    A single container has no name, as in Cloud Run's own default, so its revision doesn't differ from that one.
     """
-    own = own_container(spec, image, env, spec.probes, boost=spec.startup_boost)
+    main = main_container(spec, image, env, spec.probes, boost=spec.startup_boost)
     if not spec.sidecars:
-        return [own]
-    own["name"] = SERVER
+        return [main]
+    main["name"] = SERVER
     if spec.depends_on:
-        own["depends_ons"] = spec.depends_on
+        main["depends_ons"] = spec.depends_on
     idle = spec.cpu_throttling
-    return [own, *(_sidecar(name, one, sidecar_images[name], idle=idle) for name, one in spec.sidecars.items())]
+    sidecars = [_sidecar(name, sidecar, sidecar_images[name], idle=idle) for name, sidecar in spec.sidecars.items()]
+    return [main, *sidecars]
 
 
 def variables(env: Mapping[str, pulumi.Input[str]], secrets: Mapping[str, SecretRef]) -> list["Variable"]:
-    """Plain variables, then those that Cloud Run fills from secrets."""
+    """Return the environment variables: plain ones, then those that Cloud Run sets from secrets."""
     plain: list[Variable] = [{"name": name, "value": value} for name, value in env.items()]
     secret: list[Variable] = [
         {"name": name, "value_source": {"secret_key_ref": {"secret": ref.secret, "version": ref.version}}}
@@ -129,7 +130,7 @@ def variables(env: Mapping[str, pulumi.Input[str]], secrets: Mapping[str, Secret
     return [*plain, *secret]
 
 
-def own_container(
+def main_container(
     spec: Workload,
     image: Image,
     env: Sequence["Variable"],
@@ -137,18 +138,18 @@ def own_container(
     *,
     boost: bool = True,
 ) -> "Container":
-    """The container that takes a workload's requests.
+    """Return the container that receives a workload's requests.
 
     Args:
-        spec: The server, or client.
-        image: Its image.
-        env: Its variables.
-        probes: The user's own probes.
-        boost: Whether it has more CPU while it starts.
+        spec: The server or client.
+        image: The container's image.
+        env: The container's environment variables.
+        probes: The probes in the config.
+        boost: True for more CPU during the start.
     """
     port, probes = spec.port, probes or Probes()
-    # Ports and probes are said even where they are Cloud Run's defaults: what is left out keeps, in an update, the
-    # value of the last revision, and a probe would go on asking at a port that the server has left.
+    # Ports and probes are always set, even to Cloud Run's defaults: in an update, an omitted field keeps the value of
+    # the last revision, so a probe could use a port on which the server no longer listens.
     container: Container = {
         "image": image.url,
         "envs": env,
@@ -161,11 +162,11 @@ def own_container(
     }
     container["startup_probe"] = startup_probe(spec, port, probes.startup)
     liveness = probes.liveness or LIVENESS
-    asked = liveness.path or spec.health_path
-    if probes.restart and (asked or liveness.grpc):
-        container["liveness_probe"] = _probe(liveness, asked, liveness.port or port)
-    if (ready := probes.readiness) is not None:
-        container["readiness_probe"] = _probe(ready, ready.path or spec.health_path, ready.port or port)
+    liveness_path = liveness.path or spec.health_path
+    if probes.restart and (liveness_path or liveness.grpc):
+        container["liveness_probe"] = _probe(liveness, liveness_path, liveness.port or port)
+    if (readiness := probes.readiness) is not None:
+        container["readiness_probe"] = _probe(readiness, readiness.path or spec.health_path, readiness.port or port)
     if image.args:
         container["args"] = image.args
     if isinstance(spec.source, ExistingImage) and spec.source.command:
@@ -175,20 +176,20 @@ def own_container(
     return container
 
 
-def startup_probe(spec: Workload, port: int, own: Probe | None) -> Any:
-    """What a container is asked until it may serve; *own*: as the user has it."""
-    startup = own or (STARTUP if spec.health_path else LISTENING)
+def startup_probe(spec: Workload, port: int, configured: Probe | None) -> Any:
+    """Return the startup probe of a container: the *configured* one, or the default."""
+    startup = configured or (STARTUP if spec.health_path else LISTENING)
     return _probe(startup, startup.path or spec.health_path, startup.port or port)
 
 
 def _probe(probe: Probe, path: str | None, port: int) -> Any:
-    """A probe: by gRPC or HTTP, else whether the port listens. Any: each kind of probe has a type."""
-    asks: dict[str, Any] = {"http_get": {"path": path, "port": port}} if path else {"tcp_socket": {"port": port}}
+    """Return a probe by gRPC, HTTP or TCP. The result is Any because each kind of probe has its own type."""
+    check: dict[str, Any] = {"http_get": {"path": path, "port": port}} if path else {"tcp_socket": {"port": port}}
     if probe.grpc is not None:
-        asks = {"grpc": {"port": port, **({"service": probe.grpc.service} if probe.grpc.service else {})}}
+        check = {"grpc": {"port": port, **({"service": probe.grpc.service} if probe.grpc.service else {})}}
     delay = {"initial_delay_seconds": probe.initial_delay} if probe.initial_delay else {}
     return {
-        **asks,
+        **check,
         **delay,
         "period_seconds": probe.period,
         "timeout_seconds": probe.timeout,
@@ -200,7 +201,7 @@ def _sidecar(name: str, spec: Sidecar, image: pulumi.Input[str], *, idle: bool) 
     container: Container = {
         "name": name,
         "image": image,
-        # Cloud Run's switch is of the whole instance: all of its containers say the same.
+        # `cpu_idle` applies to the whole instance, so all of its containers must have the same value.
         "resources": {"limits": {"cpu": spec.cpu, "memory": spec.memory}, "cpu_idle": idle},
     }
     if env := variables(spec.env, spec.secrets):
@@ -213,24 +214,24 @@ def _sidecar(name: str, spec: Sidecar, image: pulumi.Input[str], *, idle: bool) 
         container["depends_ons"] = spec.depends_on
     if spec.startup is not None and spec.startup.port is not None:
         container["startup_probe"] = _probe(spec.startup, spec.startup.path, spec.startup.port)
-    shared: list[Mount] = [{"name": volume, "mount_path": place} for volume, place in spec.mounts.items()]
+    shared: list[Mount] = [{"name": volume, "mount_path": path} for volume, path in spec.mounts.items()]
     if mounts := [*shared, *_secret_mounts(f"{name}-", spec.secrets)]:
         container["volume_mounts"] = mounts
     return container
 
 
 def _volumes(spec: Workload) -> list["Volume"]:
-    """Every volume of an instance: the named ones, and one for each folder of secret files."""
-    found = [_volume(name, one) for name, one in spec.volumes.items()]
-    found += [
+    """Return all volumes of an instance: those in the config, and one for each folder of secret files."""
+    volumes = [_volume(name, volume) for name, volume in spec.volumes.items()]
+    volumes += [
         _volume(naming.writable_volume(folder), InMemory(memory=spec.memory, mount=folder)) for folder in spec.writable
     ]
     if spec.cloudsql_instances:
-        found.append({"name": SQL_VOLUME, "cloud_sql_instance": {"instances": spec.cloudsql_instances}})
-    found += _secret_volumes("", spec.secrets)
+        volumes.append({"name": SQL_VOLUME, "cloud_sql_instance": {"instances": spec.cloudsql_instances}})
+    volumes += _secret_volumes("", spec.secrets)
     for name, sidecar in spec.all_sidecars.items():
-        found += _secret_volumes(f"{name}-", sidecar.secrets)
-    return found
+        volumes += _secret_volumes(f"{name}-", sidecar.secrets)
+    return volumes
 
 
 def _volume(name: str, volume: InMemory | OnDisk | GcsVolume | SecretVolume | NfsVolume) -> "Volume":
@@ -249,10 +250,10 @@ def _volume(name: str, volume: InMemory | OnDisk | GcsVolume | SecretVolume | Nf
 
 def _secret(volume: SecretVolume) -> "Source":
     items: list[Item] = []
-    for path, one in volume.files.items():
-        item: Item = {"path": path, "version": one.version}
-        if one.mode is not None:
-            item["mode"] = int(one.mode, 8)
+    for path, file in volume.files.items():
+        item: Item = {"path": path, "version": file.version}
+        if file.mode is not None:
+            item["mode"] = int(file.mode, 8)
         items.append(item)
     source: Source = {"secret": volume.secret, "items": items}
     if volume.mode is not None:
@@ -261,30 +262,31 @@ def _secret(volume: SecretVolume) -> "Source":
 
 
 def _volume_mounts(spec: Workload) -> list["Mount"]:
-    named: list[Mount] = [{"name": name, "mount_path": volume.mount} for name, volume in spec.volumes.items()]
-    made: list[Mount] = [{"name": naming.writable_volume(one), "mount_path": one} for one in spec.writable]
-    named += made
-    return [*named, {"name": SQL_VOLUME, "mount_path": SQL_MOUNT}] if spec.cloudsql_instances else named
+    mounts: list[Mount] = [{"name": name, "mount_path": volume.mount} for name, volume in spec.volumes.items()]
+    mounts.extend({"name": naming.writable_volume(folder), "mount_path": folder} for folder in spec.writable)
+    if spec.cloudsql_instances:
+        mounts.append({"name": SQL_VOLUME, "mount_path": SQL_MOUNT})
+    return mounts
 
 
-def _files(secrets: Mapping[str, SecretRef]) -> dict[str, dict[str, SecretRef]]:
-    """The secret files by their folder."""
-    found: dict[str, dict[str, SecretRef]] = {}
-    for place, ref in secrets.items():
-        if folder := secret_folder(place):
-            found.setdefault(folder, {})[place.rpartition("/")[2]] = ref
-    return found
+def _secret_files(secrets: Mapping[str, SecretRef]) -> dict[str, dict[str, SecretRef]]:
+    """Return the secrets that are files: by folder, then by file name."""
+    files: dict[str, dict[str, SecretRef]] = {}
+    for target, ref in secrets.items():
+        if folder := secret_folder(target):
+            files.setdefault(folder, {})[target.rpartition("/")[2]] = ref
+    return files
 
 
 def _secret_volumes(owner: str, secrets: Mapping[str, SecretRef]) -> Iterator["Volume"]:
-    for folder, files in _files(secrets).items():
+    for folder, files in _secret_files(secrets).items():
         first = next(iter(files.values()))
         items: list[Item] = [{"path": file, "version": ref.version} for file, ref in files.items()]
         yield {"name": _secret_volume(owner, folder), "secret": {"secret": first.secret, "items": items}}
 
 
 def _secret_mounts(owner: str, secrets: Mapping[str, SecretRef]) -> Iterator["Mount"]:
-    for folder in _files(secrets):
+    for folder in _secret_files(secrets):
         yield {"name": _secret_volume(owner, folder), "mount_path": folder}
 
 
@@ -293,10 +295,10 @@ def _secret_volume(owner: str, folder: str) -> str:
 
 
 def _vpc_access(vpc: Vpc, *, project: str, region: str) -> "VpcAccess":
-    """Egress into a VPC network.
+    """Return the egress into a VPC network.
 
-    A subnetwork is said even where it is Google's choice, the one with the network's name: what is left out keeps, in
-    an update, the value of the last revision, and that would be a subnetwork of the network that the user has left.
+    The subnetwork is always set, even to Google's default, which has the network's name: in an update, an omitted field
+    keeps the value of the last revision, which can be a subnetwork of another network.
     """
     egress = "ALL_TRAFFIC" if vpc.all_traffic else "PRIVATE_RANGES_ONLY"
     if vpc.connector is not None:

@@ -15,7 +15,7 @@ import pulumi
 
 from pulumi_mcpfleet import clients, outputs, tokens
 from pulumi_mcpfleet.components import load_balancer
-from pulumi_mcpfleet.components.deferred import place_of
+from pulumi_mcpfleet.components.deferred import find_output_location
 from pulumi_mcpfleet.fleet.model import Fleet
 
 Schema = dict[str, Any]
@@ -117,7 +117,7 @@ class _Types:
 
 
 def _leaf(kind: str, path: Sequence[str]) -> Schema:
-    return {"type": kind} if place_of(path) else {"type": kind, "plain": True}
+    return {"type": kind} if find_output_location(path) else {"type": kind, "plain": True}
 
 
 def _described(schema: Schema) -> str:

@@ -6,7 +6,7 @@ import pulumi
 import pytest
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, apis_of
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, required_apis
 from pulumi_mcpfleet.components.mcp_client import ClientInFleet, McpClient
 from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import parse_fleet
@@ -46,7 +46,7 @@ def up(deploy, root):
             FoundationInFleet(
                 project="acme",
                 region="europe-west1",
-                apis=apis_of(parsed),
+                apis=required_apis(parsed),
                 registry=parsed.registry,
                 cloud_build=parsed.cloud_build,
                 platform=parsed.platform,

@@ -8,7 +8,7 @@ import grpc
 import pulumi
 import pytest
 
-from pulumi_mcpfleet.components.prerequisites import NETWORK, SECRET, SUBNETWORK, needs
+from pulumi_mcpfleet.components.prerequisites import NETWORK, SECRET, SUBNETWORK, find_prerequisites
 from pulumi_mcpfleet.fleet import parse_fleet
 
 ROOT = Path(__file__).parents[3]
@@ -97,7 +97,7 @@ def test_each_thing_is_looked_for_once_and_where_it_is():
         "two": {**EXISTING, "domain": "two.acme.dev", "vpc": {"network": "mcp"}},
         "three": {**EXISTING, "domain": "three.acme.dev", "vpc": {"connector": "mcp"}},
     }
-    found = needs(parse_fleet({"regions": ["europe-west1", "us-central1"], "servers": servers}), "p")
+    found = find_prerequisites(parse_fleet({"regions": ["europe-west1", "us-central1"], "servers": servers}), "p")
     said = [(need.function, tuple(one for one in need.arguments.values() if isinstance(one, str))) for need in found]
     assert sorted(said) == sorted(
         [

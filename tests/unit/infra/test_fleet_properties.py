@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pulumi_mcpfleet import environment
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, apis_of
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, required_apis
 from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import (
     Build,
@@ -226,7 +226,9 @@ def test_what_is_accepted_the_components_build(deploy, raw):
     def program():
         foundation = Foundation.in_fleet(
             "fleet",
-            FoundationInFleet(project="p", region=fleet.all_regions[0], apis=apis_of(fleet), registry=fleet.registry),
+            FoundationInFleet(
+                project="p", region=fleet.all_regions[0], apis=required_apis(fleet), registry=fleet.registry
+            ),
         )
         for name, spec in fleet.servers.items():
             McpServer.in_fleet(

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, apis_of
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, required_apis
 from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import parse_fleet
 
@@ -22,7 +22,7 @@ def run(deploy, tmp_path, monkeypatch):
 
         def program():
             foundation = Foundation.in_fleet(
-                "fleet", FoundationInFleet(project="p", region="europe-west1", apis=apis_of(fleet))
+                "fleet", FoundationInFleet(project="p", region="europe-west1", apis=required_apis(fleet))
             )
             for name, spec in fleet.servers.items():
                 args = ServerInFleet(project="p", regions=fleet.all_regions, foundation=foundation, spec=spec)

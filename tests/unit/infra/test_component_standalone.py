@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pulumi_mcpfleet import Fleet, Foundation, McpClient, McpServer
-from pulumi_mcpfleet.components.deferred import PLACES, Deferred, place_of
+from pulumi_mcpfleet.components.deferred import OUTPUT_LOCATIONS, Deferred, find_output_location
 from tests.unit.infra.conftest import ACCOUNT, API, GRANT, IMAGE, REPOSITORY, SERVICE
 
 ROOT = Path(__file__).parents[3]
@@ -90,7 +90,7 @@ def test_what_is_the_foundations_is_not_an_argument_of_who_shares_it(deploy, key
         foundation = Foundation("shared", {"project": "p", "region": "europe-west1"})
         McpServer("echo", {**BASE, key: {}, "foundation": foundation})
 
-    assert refused(deploy, program)[0].startswith(f"echo.{key}: is the foundation's")
+    assert refused(deploy, program)[0].startswith(f"echo.{key}: is an argument of the foundation")
 
 
 def test_every_mistake_is_reported_at_once_under_the_name_of_the_server(deploy, empty_plan):
@@ -212,7 +212,7 @@ def test_a_secret_output_stays_a_secret(deploy):
 )
 def test_an_output_that_decides_what_is_created_is_a_mistake(deploy, key, value, path):
     lines = refused(deploy, lambda: McpServer("echo", {**BASE, key: pulumi.Output.from_input(value)}))
-    assert lines == [f"{path}: is an output, and decides what is created; write a plain value"]
+    assert lines == [f"{path}: can't be an output, because it decides what is created; write a plain value"]
 
 
 def test_an_output_that_does_not_fit_its_place_fails_the_update_under_its_path(deploy):
@@ -226,9 +226,9 @@ def test_an_output_that_does_not_fit_its_place_fails_the_update_under_its_path(d
 
 @given(st.lists(st.sampled_from(["servers", "env", "secrets", "access", "iam", "x", "*", "[]", "secret"]), max_size=6))
 def test_no_path_is_two_places_and_a_place_is_its_own_pattern(path):
-    found = place_of(path)
+    found = find_output_location(path)
     assert found is None or len(found.pattern) == len(path)
-    assert all(place_of(place.pattern) is not None for place in PLACES)
+    assert all(find_output_location(place.pattern) is not None for place in OUTPUT_LOCATIONS)
 
 
 @given(st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
