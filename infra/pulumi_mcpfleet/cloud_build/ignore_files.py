@@ -184,6 +184,9 @@ _NEVER_SENT: Final = frozenset({".git", ".venv", "venv", "node_modules", ".env"}
 """What a generated Dockerfile (docs/adr/0017) removes from the source: environments, history, and a file of secrets.
 None of these is uploaded."""
 
+_STATE_FOLDER: Final = ".mcpfleet"
+"""A project's folder with the private keys of its local cloud. It is not uploaded, wherever it is in the source."""
+
 _DEFAULT_GCLOUDIGNORE: Final = (".gcloudignore", ".git", ".gitignore", "#!include:.gitignore")
 
 
@@ -207,7 +210,8 @@ def included_files(root: Path, dockerfile: str | None = None) -> list[str]:
 
     def skips(folder: str) -> bool:
         # As in git: a pattern can't include anything below an excluded folder again.
-        return folder in never_sent or docker.excludes_all_below(folder) or gcloud.match_file(f"{folder}/")
+        is_never_sent = folder in never_sent or PurePosixPath(folder).name == _STATE_FOLDER
+        return is_never_sent or docker.excludes_all_below(folder) or gcloud.match_file(f"{folder}/")
 
     def leaves_out(name: str) -> bool:
         return name in never_sent or docker.excludes(name) or gcloud.match_file(name) or not _is_sent(root / name)

@@ -28,7 +28,13 @@ from pulumi_mcpfleet.sources.environment_use import find_variables
 from pulumi_mcpfleet.sources.lock import lock_for, read_newest_date
 from pulumi_mcpfleet.sources.planning import IGNORE_FILES
 from pulumi_mcpfleet.sources.safe_paths import find_folder, folder_problem
-from pulumi_mcpfleet.sources.staging import stage_bridge, stage_source
+from pulumi_mcpfleet.sources.staging import (
+    STATE_FOLDER,
+    excludes_state_folder,
+    stage_bridge,
+    stage_dockerfile,
+    stage_source,
+)
 from pulumi_mcpfleet.sources.stdio import LOCK_FOLDER, plan_stdio
 from pulumi_mcpfleet.sources.stdio import StdioSpec as StdioServer
 from pulumi_mcpfleet.sources.workspaces import workspace_root
@@ -52,6 +58,7 @@ class _Plan:
             checkouts, and each of them would rebuild what the other has deployed.
         inline: The text of a Dockerfile that was made; empty: the folder has one.
         location: Where in the folder that one is; empty: the builder looks for `Dockerfile` itself.
+        is_staged: Whether the Dockerfile is outside of the context, and `location` is seen from Pulumi.yaml.
         labels: Labels of the image.
         args: Arguments in place of the image's CMD.
         decided: What was found out.
@@ -62,6 +69,7 @@ class _Plan:
     context: str
     inline: str = ""
     location: str = ""
+    is_staged: bool = False
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     args: Sequence[str] = ()
     decided: Sequence[str] = ()
@@ -93,6 +101,8 @@ def built_image(
     """
     try:
         plan = _plan(source, name, project, foundation.root, parent)
+        if not builds_in_cloud(source):  # Cloud Build's archives never have the folder
+            plan = _without_state_folder(plan, name, foundation.root)
         secrets = _secrets(source, project, parent)
     except BuildPlanError as error:
         path = f"fleet.{section}.{name}.source"
@@ -125,7 +135,7 @@ def _by_docker(
     if plan.inline:
         dockerfile = {"inline": plan.inline}
     elif plan.location:
-        dockerfile = {"location": f"{plan.context}/{plan.location}"}
+        dockerfile = {"location": plan.location if plan.is_staged else f"{plan.context}/{plan.location}"}
     image = docker_build.Image(
         name,
         context={"location": plan.context},
@@ -214,6 +224,24 @@ def _plan(source: Built, name: str, project: str, root: Path, parent: pulumi.Res
             return _packaged(source.spec, source.build_args, name, root)
         case Registered():
             return _plan(_looked_up(source, root), name, project, root, parent)
+
+
+def _without_state_folder(plan: _Plan, name: str, root: Path) -> _Plan:
+    """Keep the folder `.mcpfleet` out of the context: it has a local cloud's keys, and each deployment changes it.
+
+    Raises:
+        BuildPlanError: The Dockerfile or its ignore file is not a plain file of the source.
+    """
+    context = root / plan.context
+    has_state = root.resolve().is_relative_to(context.resolve()) or (context / STATE_FOLDER).is_dir()
+    location = "" if plan.inline else plan.location or "Dockerfile"
+    # Without a Dockerfile, the builder's message is the better one.
+    is_missing = bool(location) and not (context / location).is_file()
+    if not has_state or is_missing or excludes_state_folder(context, location):
+        return plan
+    staged = f"{CHECKOUTS}/{name}.Dockerfile"
+    stage_dockerfile(context, location, plan.inline, root / staged)
+    return replace(plan, inline="", location=staged, is_staged=True)
 
 
 def _looked_up(source: Registered, root: Path) -> Stdio:

@@ -3,6 +3,7 @@
 import pulumi
 import pytest
 
+from mcpfleet_local_cloud.plugins.docker_build.context import list_files
 from pulumi_mcpfleet.components import image
 from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet
 from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
@@ -319,6 +320,56 @@ def test_a_folder_that_speaks_stdio_is_built_from_a_copy_that_holds_the_bridge(b
     assert (copy / ".dockerignore").read_text().endswith("\n!.mcpfleet-bridge\n")
     assert not (root / "weather" / ".mcpfleet-bridge").exists()
     assert plan.container()["startupProbe"]["httpGet"]["path"] == "/health"
+
+
+WEATHER = {"requirements.txt": "mcp==2.3.0\n", "server.py": "", ".mcpfleet/local/key.pem": "a private key"}
+
+
+def files_sent_to_docker(root, inputs):
+    """The paths of the context that Docker gets: those that the ignore file of the Dockerfile doesn't exclude."""
+    context, dockerfile = (inputs[key].get("location") for key in ("context", "dockerfile"))
+    return set(list_files(root / context, str(root / dockerfile) if dockerfile else ""))
+
+
+@pytest.fixture
+def write(root):
+    def write(files):
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+
+    return write
+
+
+@pytest.mark.parametrize("ignored", [None, "*.md\n", "**/.mcpfleet\n!**\n", "!.mcpfleet", ""])
+@pytest.mark.parametrize("dockerfile", [None, "Dockerfile", "deploy/Dockerfile"])
+def test_the_keys_of_the_projects_local_cloud_are_in_no_build_context(build, root, write, dockerfile, ignored):
+    write(WEATHER | ({dockerfile: "FROM scratch\nCOPY . ."} if dockerfile else {}))
+    write({".dockerignore": ignored} if ignored is not None else {})
+    inputs = build({"folder": ".", **({"dockerfile": dockerfile} if dockerfile else {})}).one(IMAGE).inputs
+    assert inputs["context"] == {"location": "."}
+    sent = files_sent_to_docker(root, inputs)
+    assert not [name for name in sent if ".mcpfleet" in name]
+    assert {"server.py", "requirements.txt"} <= sent
+    text = (root / inputs["dockerfile"]["location"]).read_text()
+    assert ("COPY . ." in text) if dockerfile else ('CMD ["python", "server.py"]' in text)
+
+
+def test_the_ignore_file_of_a_dockerfile_still_counts_where_the_folder_has_a_local_cloud(build, root, write):
+    write({**WEATHER, "Dockerfile": "FROM scratch", "Dockerfile.dockerignore": "*\n!server.py", ".dockerignore": "a"})
+    inputs = build({"folder": ".", "dockerfile": "Dockerfile"}).one(IMAGE).inputs
+    assert files_sent_to_docker(root, inputs) == {"server.py"}
+
+
+def test_a_folder_whose_ignore_file_excludes_the_local_cloud_is_built_as_it_is(build, write):
+    write({**WEATHER, ".dockerignore": "**/.mcpfleet\n*.md"})
+    assert "inline" in build({"folder": "."}).one(IMAGE).inputs["dockerfile"]
+
+
+def test_the_keys_of_a_local_cloud_in_the_servers_own_folder_are_in_no_build_context(build, root, write):
+    write({"weather/.mcpfleet/key.pem": "a private key"})
+    sent = files_sent_to_docker(root, build({"folder": "./weather"}).one(IMAGE).inputs)
+    assert sent == {"requirements.txt", "server.py"}
 
 
 SESSIONS = "with sessions: stateful, each session has a process of its own"

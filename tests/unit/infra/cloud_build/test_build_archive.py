@@ -183,6 +183,13 @@ def test_dockerignore_leaves_out_what_docker_leaves_out(patterns, path, out):
     assert DockerIgnore(patterns).excludes(path) is out
 
 
+@pytest.mark.parametrize("dockerfile", [None, "Dockerfile"])
+def test_the_keys_of_a_local_cloud_are_never_sent(tmp_path, dockerfile):
+    keys = {".mcpfleet/key.pem": "a private key", "fleet/.mcpfleet/key.pem": "a private key"}
+    write(tmp_path, {"Dockerfile": "FROM x", ".dockerignore": "!**/.mcpfleet", "server.py": "", **keys})
+    assert not [name for name in included_files(tmp_path, dockerfile) if "key.pem" in name]
+
+
 def test_environments_and_secrets_are_not_sent_where_the_dockerfile_is_made(tmp_path):
     write(tmp_path, dict.fromkeys([".env", ".venv/a", "venv/a", "node_modules/a", "src/.env", "server.py"], ""))
     assert included_files(tmp_path) == ["server.py", "src/.env"]
