@@ -12,7 +12,9 @@ Its modules, in an order in which each imports only modules before it:
 - `upstream`, `sessions`, `pending`, `relay`, `stdio`: `mcpfleet connect`
 - `proxy`: `mcpfleet proxy`
 - `desktop_clients`, `client_files`, `configure`: `mcpfleet config`
+- `server_session`, `tool_calls`: MCP sessions with deployed servers
 - `access_checks`, `client_checks`, `verify`, `doctor`, `prerequisites`, `reports`: verify and doctor
+- `server_commands`: `mcpfleet call`
 - `packages`: `mcpfleet packages`
 - `projects`: `mcpfleet check`, and what other distributions add to the command
 - `secret_manager`: `mcpfleet secrets`

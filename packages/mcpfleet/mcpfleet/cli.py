@@ -21,6 +21,7 @@ from mcpfleet import options, system
 from mcpfleet.errors import AuthError, McpfleetError, UsageError
 from mcpfleet.inert import InertFormatter, inert_lines
 from mcpfleet.project_commands import add_project_commands
+from mcpfleet.server_commands import add_server_commands
 from mcpfleet.terminal import configure_streams, console, flush_error, markup_safe, os_error_text
 
 if TYPE_CHECKING:
@@ -358,6 +359,7 @@ def lock(
         _out.print("There is nothing to lock: no server is an npm or PyPI package.")
 
 
+add_server_commands(app)
 add_project_commands(app)
 
 

@@ -7,13 +7,14 @@ import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 
 from mcpfleet.bounds import parse_json_object
 from mcpfleet.errors import UsageError
-from mcpfleet.inert import inert
+from mcpfleet.inert import CONTINUATION, inert
+from mcpfleet.system import decode_text
 from mcpfleet.terminal import markup_safe
 
 if TYPE_CHECKING:
@@ -22,6 +23,41 @@ if TYPE_CHECKING:
     from mcpfleet.verify import Report
 
 _MARKS = {"ok": "[green]✓[/]", "warn": "[yellow]![/]", "bad": "[red]✗[/]", "skip": "[dim]-[/]"}
+MAX_ARGUMENTS_BYTES: Final = 16 * 2**20
+"""The most bytes of arguments that are read from a file."""
+_SHOWN_CHARACTERS: Final = 4000
+_SHOWN_LINES: Final = 40
+"""How much of a tool's answer a report shows; `mcpfleet call` and `--json` have all of it."""
+
+
+def read_arguments(text: str | None, standard_input: IO[bytes] | None = None) -> Mapping[str, Any]:
+    """Parse the value of `--arguments`: JSON, `@FILE`, or `-` for standard input.
+
+    Args:
+        text: The value; None for no arguments.
+        standard_input: The stream that `-` stands for.
+
+    Raises:
+        UsageError: It is not a JSON object, or the file cannot be read.
+    """
+    if text is None or not (text == "-" or text.startswith("@")):
+        return parse_arguments(text)
+    origin = "standard input" if text == "-" else text[1:]
+    try:
+        if text != "-":
+            with Path(text[1:]).open("rb") as file:
+                content = file.read(MAX_ARGUMENTS_BYTES + 1)
+        elif standard_input is not None:
+            content = standard_input.read(MAX_ARGUMENTS_BYTES + 1)
+        else:
+            raise UsageError("There is no standard input to read the arguments from.")
+        if len(content) > MAX_ARGUMENTS_BYTES:
+            raise UsageError(f"--arguments: {origin} is larger than {MAX_ARGUMENTS_BYTES >> 20} MiB.")
+        return parse_json_object(decode_text(content))
+    except OSError as error:
+        raise UsageError(f"--arguments: {origin} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise UsageError(f"--arguments: {origin} is not a JSON object: {inert(str(error))}.") from None
 
 
 def parse_arguments(text: str | None) -> Mapping[str, Any]:
@@ -94,10 +130,22 @@ def print_reports(out: Console, reports: Sequence[Report], identities: Mapping[s
         for mark, lines in sections:
             for line in lines:
                 out.print(f"  {_MARKS[mark]} {markup_safe(line)}")
+        _print_calls(out, report)
         if report.first_ms is not None and report.median_ms is not None:
             out.print(f"    first answer after {report.first_ms:.0f} ms, then {report.median_ms:.1f} ms (median)")
     passed, failed = sum(len(report.passed) for report in reports), sum(len(report.failed) for report in reports)
     out.print(f"{passed} of {passed + failed} checks passed")
+
+
+def _print_calls(out: Console, report: Report) -> None:
+    """Print what each named tool answered; an answer that is the same in both revisions is printed once."""
+    answers = {str(call["tool"]): str(call["text"]) for call in report.calls if call["outcome"] == "answered"}
+    for tool, text in answers.items():
+        lines = text[:_SHOWN_CHARACTERS].splitlines() or ["(no text)"]
+        shown = [*lines[:_SHOWN_LINES], *(["…"] if len(text) > _SHOWN_CHARACTERS or len(lines) > _SHOWN_LINES else [])]
+        out.print(f"    {markup_safe(tool)} answered:")
+        for line in shown:
+            out.print(f"      {CONTINUATION.strip()} {markup_safe(line)}")
 
 
 def reports_json(reports: Sequence[Report], identities: Mapping[str, str], clients: Container[str] = ()) -> str:

@@ -9,36 +9,22 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import httpx2
 from mcp.client import Client
-from mcp.client.sse import sse_client
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.exceptions import MCPError
-from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult, TextContent
+from mcp_types import INVALID_PARAMS
 
 from mcpfleet import access_checks, client_checks
 from mcpfleet.access_checks import HEADERS, PING, Callers, Probe
-from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth, IdTokens
-from mcpfleet.bounds import (
-    CHECK_SECONDS,
-    MAX_CHECK_BRACKETS,
-    TOTAL_FACTOR,
-    UNCOMPRESSED,
-    ResponseLimit,
-    check_seconds,
-    max_answer_bytes,
-)
-from mcpfleet.diagnosis import diagnose, is_from_server
-from mcpfleet.errors import AuthError
+from mcpfleet.auth import IdTokenAuth
+from mcpfleet.bounds import CHECK_SECONDS, check_seconds
 from mcpfleet.inert import error_line, innermost_error
-from mcpfleet.net import ssl_context
+from mcpfleet.server_session import explain_errors, find_caller, http_client, list_tools, open_session
 from mcpfleet.stack import DeployedClient, DeployedServer
-from mcpfleet.token_sources import TokenSource
+from mcpfleet.tool_calls import call_tool
 from mcpfleet.tools import Json, find_safe_tool, is_repeatable
 
 LEGACY: Final = "legacy"
@@ -49,8 +35,6 @@ ANY_TOOL: Final[tuple[str, Mapping[str, Any]]] = ("*", {})
 """Stands for any tool with `readOnlyHint`."""
 
 _SAMPLES: Final = 10
-_MAX_PAGES: Final = 100
-"""The most pages of a tool list that are read."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +64,7 @@ class Report:
         failed: The checks that failed, each with the reason.
         warned: Problems that do not break anything, but that clients or the owner should know.
         unasked: The checks that were not made, each with the reason.
+        calls: The outcomes of the calls that the user named (`mcpfleet.tool_calls.ToolCall`), with the revision.
         first_ms: Milliseconds to the first list of tools, with a cold start if no instance ran.
         median_ms: Median milliseconds of a request after that.
     """
@@ -89,6 +74,7 @@ class Report:
     failed: list[str] = field(default_factory=list[str])
     warned: list[str] = field(default_factory=list[str])
     unasked: list[str] = field(default_factory=list[str])
+    calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     first_ms: float | None = None
     median_ms: float | None = None
 
@@ -158,23 +144,11 @@ class _ServiceCheck:
             The identity for the report, and its auth; None if no identity here may call: then the reason is in the
             report, with *subject*, the checks that are left out.
         """
-        invoker, audience, header = self._callers.invoker, self._service.audience, SERVERLESS_AUTHORIZATION
-        match self._service.access:
-            case "public":
-                return "without a token", None
-            case "oauth" if not self._bearer_token:
-                reason = "they need a token of its OAuth server; give one with --bearer-file"
-            case "oauth":
-                return "with its own token", None
-            case "iap" if invoker is not None:
-                audience, header = self._service.program_audience, "Authorization"
-                reason = await _iap_obstacle(invoker, audience)
-            case _:
-                reason = "no identity on this machine may call it" if invoker is None else ""
-        if reason or invoker is None:
-            self.report.unasked.append(f"{subject}: not checked; {reason}")
+        caller = await find_caller(self._service, self._callers.invoker, self._bearer_token)
+        if isinstance(caller, str):
+            self.report.unasked.append(f"{subject}: not checked; {caller}")
             return None
-        return "as an invoker", IdTokenAuth(audience, invoker, header=header)
+        return caller
 
     def _public_text(self) -> str:
         reason = self._service.output.get("public_reason") or "the stack does not say why"
@@ -216,27 +190,9 @@ class _ServiceCheck:
             errors: Collects responses with a status of 300 or more.
             anonymous: Whether to leave out the service's own token, too.
         """
-        bearer_header = (
-            {"authorization": f"Bearer {self._bearer_token}"} if self._bearer_token and not anonymous else {}
-        )
-        bound = ResponseLimit(total=TOTAL_FACTOR * max_answer_bytes(), brackets=MAX_CHECK_BRACKETS)
-
-        async def inspect(response: httpx2.Response) -> None:
-            await bound(response)
-            if errors is not None and response.status_code >= 300:
-                errors.append(response)
-
-        hooks: dict[str, list[Callable[..., Any]]] = {"response": [inspect]}
-        trust_env = not self._service.target.on_this_machine
-        return httpx2.AsyncClient(
-            auth=auth,
-            transport=self._transport,
-            timeout=self._seconds,
-            verify=ssl_context(trust_env),
-            trust_env=trust_env,
-            headers={**UNCOMPRESSED, **bearer_header},
-            event_hooks=hooks,
-        )
+        bearer_token = "" if anonymous else self._bearer_token
+        target, transport = self._service.target, self._transport
+        return http_client(target, auth, self._seconds, bearer_token=bearer_token, errors=errors, transport=transport)
 
 
 class _ClientCheck(_ServiceCheck):
@@ -330,33 +286,22 @@ class _ServerCheck(_ServiceCheck):
         The specification does not define how a server rejects an unknown revision, so the error itself cannot tell.
         """
         try:
-            async with asyncio.timeout(self._seconds), self._mcp_client(self._http_client(auth), "auto") as session:
+            async with (
+                asyncio.timeout(self._seconds),
+                open_session(self._server, self._http_client(auth), "auto") as session,
+            ):
                 await session.list_tools()
                 return session.protocol_version != MODERN
         except Exception:  # the earlier failure stays in the report
             return False
 
-    @asynccontextmanager
-    async def _mcp_client(self, client: httpx2.AsyncClient, mode: str) -> AsyncGenerator[Client]:
-        """Open a client of the MCP SDK on an HTTP client, which is closed with it."""
-
-        def get_client(*_: object, **_options: object) -> httpx2.AsyncClient:
-            return client
-
-        if not self._streamable:  # its transport opens the client itself
-            async with Client(sse_client(self._url, httpx_client_factory=get_client), mode=mode) as session:
-                yield session
-            return
-        async with client, Client(streamable_http_client(self._url, http_client=client), mode=mode) as session:
-            yield session
-
     async def _check_protocol(self, auth: IdTokenAuth | None, mode: str, started_at: float) -> str | None:
         errors: list[httpx2.Response] = []
         try:
-            failure = await self._check_session(self._http_client(auth, errors), mode, started_at)
+            failure = await self._check_session(auth, errors, mode, started_at)
         except Exception as error:
             # An error after a refusal or a redirect has that as its cause.
-            failure = self._explain(auth, errors)
+            failure = explain_errors(self._server, auth, errors, self._bearer_token)
             if failure is None:
                 raise
             del error
@@ -365,40 +310,24 @@ class _ServerCheck(_ServiceCheck):
             return f"redirected: {redirected[0].status_code} to {redirected[0].headers.get('location')}"
         return failure
 
-    def _explain(self, auth: IdTokenAuth | None, errors: list[httpx2.Response]) -> str | None:
-        for response in errors:
-            if response.is_redirect:
-                continue
-            if response.status_code == 401 and is_from_server(response.headers):
-                return self._bearer_token_text()
-            if auth is not None:
-                target, caller = self._server.target, auth.tokens.caller
-                if diagnosis := diagnose(response.status_code, response.headers, target, caller):
-                    return str(diagnosis)
-        return "" if any(response.is_redirect for response in errors) else None
-
-    def _bearer_token_text(self) -> str:
-        if self._bearer_token:
-            return "401: the server itself does not accept its token (--bearer-file)"
-        return (
-            "401: Google accepted the caller, but the server itself requires a token. Give one with"
-            f" mcpfleet verify {self._server.name} --bearer-file FILE"
-        )
-
-    async def _check_session(self, client: httpx2.AsyncClient, mode: str, started_at: float) -> str | None:
-        async with self._mcp_client(client, mode) as session:
+    async def _check_session(
+        self, auth: IdTokenAuth | None, errors: list[httpx2.Response], mode: str, started_at: float
+    ) -> str | None:
+        async with open_session(self._server, self._http_client(auth, errors), mode) as session:
             version = session.protocol_version
             if (version == MODERN) != (mode == MODERN):
                 return f"the server used the protocol version {version}"
-            tools = await _list_tools(session)
+            tools = await list_tools(session)
             if self.report.first_ms is None:
                 self.report.first_ms = round((self._clock() - started_at) * 1000, 2)
             names = [str(tool.get("name")) for tool in tools]
             if missing := [name for name in self._options.tools if name not in names]:
                 return f"it does not list {', '.join(missing)}; it lists {', '.join(names) or 'no tools'}"
-            return await self._call_tool(session, tools)
+            return await self._call_tool(session, tools, auth, errors)
 
-    async def _call_tool(self, session: Client, tools: Sequence[Json]) -> str | None:
+    async def _call_tool(
+        self, session: Client, tools: Sequence[Json], auth: IdTokenAuth | None, errors: list[httpx2.Response]
+    ) -> str | None:
         """Call the tool of the options, in both protocol versions only if it can be called twice.
 
         Returns:
@@ -418,20 +347,18 @@ class _ServerCheck(_ServiceCheck):
         if self._called_tool and not is_repeatable(tool_description):
             return None
         self._called_tool, self._calls_text = chosen[0], f"tools listed and {chosen[0]} called"
-        try:
-            result = await session.call_tool(*chosen)
-        except (MCPError, ValueError) as error:  # pydantic's errors are ValueErrors
-            failure = f"the tool {chosen[0]} failed: {type(error).__name__}: {error_line(error)}"
-        else:
-            if not result.is_error:
-                return None
-            message = " ".join(part.text for part in result.content if isinstance(part, TextContent))
-            failure = f"the tool {chosen[0]} failed: {message}"
+        result = await call_tool(session, *chosen, errors)
+        if result.outcome == "http_error" and (text := explain_errors(self._server, auth, errors, self._bearer_token)):
+            result = replace(result, text=text)
         if call is not ANY_TOOL:
-            return failure
-        # The schema's example may be out of date: the tool may be right to refuse it, and the call reached it.
-        self._warn(f"{failure} (with the arguments from its schema, {chosen[1]})")
-        return None
+            self.report.calls.append({"protocol": session.protocol_version, **result.as_json()})
+        if (failure := result.failure) is None:
+            return None
+        if call is ANY_TOOL and (result.outcome == "tool_error" or result.code == INVALID_PARAMS):
+            # The call reached the server, and the schema's example may be out of date: the tool may be right to refuse.
+            self._warn(f"{failure} (with the arguments from its schema, {chosen[1]})")
+            return None
+        return failure
 
     def _record_no_call(self, tools: Sequence[Json]) -> None:
         text = (
@@ -465,46 +392,3 @@ async def check_all(
 ) -> list[Report]:
     """Check servers and clients concurrently."""
     return await asyncio.gather(*(check(service, callers, options) for service, callers, options in checks))
-
-
-async def _iap_obstacle(source: TokenSource, audience: str) -> str:
-    """The reason why an identity cannot get a token that Identity-Aware Proxy accepts; '' if it can."""
-    if not audience:
-        return "IAP accepts no tokens of programs (access.iap has no programmatic_clients)"
-    try:
-        token = await IdTokens(source, audience).aget()
-    except AuthError as error:
-        return str(error)
-    return (
-        ""
-        if audience in token.audience.split()
-        else f"IAP requires a token for {audience}, and your identity cannot get one"
-    )
-
-
-class _ToolsPage(PaginatedResult):
-    """One page of a tool list, as unparsed JSON."""
-
-    tools: list[dict[str, Any]]
-
-
-async def _list_tools(session: Client) -> list[Json]:
-    """List every tool of a server.
-
-    Raises:
-        ValueError: The list has more than `_MAX_PAGES` pages.
-    """
-    tools: list[Json] = []
-    cursor: str | None = None
-    for _ in range(_MAX_PAGES):
-        page = await session.session.send_request(
-            ListToolsRequest(params=PaginatedRequestParams(cursor=cursor)), _ToolsPage
-        )
-        tools += page.tools
-        cursor = page.next_cursor
-        if cursor is None:
-            break
-    else:
-        raise ValueError(f"its tool list has more than {_MAX_PAGES} pages")
-    await session.list_tools()  # tells the client which arguments to repeat in headers
-    return tools

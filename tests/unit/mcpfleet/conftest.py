@@ -13,12 +13,34 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from mcpfleet import cli
 from mcpfleet.tokens import IdToken
 
 HOUR = 3600.0
 NO_CLOCK = {"verify_exp": False, "verify_iat": False}  # not the real one
 PERSONS_AUDIENCE = "764086051850.apps.example"
 FRONT_END_401 = {"content-type": "text/html; charset=UTF-8", "www-authenticate": 'Bearer error="invalid_token"'}
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys, tmp_path):
+    """Runs the command as a shell would; returns (exit code, stdout, stderr)."""
+    for home in ("HOME", "USERPROFILE", "APPDATA"):
+        monkeypatch.setenv(home, str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Pulumi CLI
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.delenv("CLOUDSDK_CONFIG", raising=False)
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["mcpfleet", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_info.value.code or 0, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -11,24 +11,8 @@ URL = "https://mcp-echo-481516.europe-west1.run.app"
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Runs the command as a shell would; gives (exit code, stdout, stderr)."""
-    for home in ("HOME", "USERPROFILE", "APPDATA"):
-        monkeypatch.setenv(home, str(tmp_path))
-    monkeypatch.setenv("PATH", str(tmp_path))  # no Pulumi CLI
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
-    monkeypatch.delenv("CLOUDSDK_CONFIG", raising=False)
-    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["mcpfleet", *arguments])
-        with pytest.raises(SystemExit) as exit_info:
-            cli.main()
-        message = capsys.readouterr()
-        return exit_info.value.code or 0, message.out, message.err
-
-    return run
+def run(run_command):
+    return run_command
 
 
 def test_it_says_its_version(run):

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import json
 import warnings
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError
+from mcp.shared.exceptions import MCPError
 from mcp_types import ToolAnnotations
 
 from mcp_server.app import build_server
@@ -463,7 +465,7 @@ def broken():
 
 
 def test_a_tool_that_fails_with_what_the_user_gave_it_is_reported_by_name(report, broken):
-    message = "the tool explode failed: Error executing tool explode: no database"
+    message = "the tool explode answered with an error of its own (isError): Error executing tool explode: no database"
     result = report(broken, options=CheckOptions(call=("explode", {"count": 1})))
     assert [line.partition(", no redirect: ")[2] for line in result.failed] == [message, message]
 
@@ -472,7 +474,9 @@ def test_a_tool_that_refuses_what_its_schema_gives_is_a_warning_since_the_call_h
     result = report(broken)
     assert result.failed == []
     message = "no database (with the arguments from its schema, {})"
-    assert result.warned == [f"the tool explode failed: Error executing tool explode: {message}"]
+    assert result.warned == [
+        f"the tool explode answered with an error of its own (isError): Error executing tool explode: {message}"
+    ]
 
 
 NONE = (
@@ -869,3 +873,40 @@ def test_an_oauth_server_gets_tokens_that_claim_what_its_own_would_and_are_signe
     assert len(result.failed) == 1
     assert result.failed[0].startswith("with a made-up token: 401 that names the resource's metadata: POST")
     assert requests[0]["exp"] > requests[0]["iat"]
+
+
+def test_the_answer_of_a_named_tool_is_in_the_report_and_in_its_text(report):
+    from rich.console import Console
+
+    from mcpfleet.reports import print_reports
+
+    server = MCPServer("greeting")
+
+    @server.tool(annotations=READS)
+    def greet() -> str:
+        return "hello\n\x1b[2Jworld [bold]"
+
+    result = report(server, options=CheckOptions(call=("greet", {})))
+    assert [(call["outcome"], call["code"]) for call in result.calls] == [("answered", None)] * 2
+    out = Console(file=io.StringIO(), soft_wrap=True)
+    print_reports(out, [result], {"echo": "ada"})
+    text = out.file.getvalue()
+    assert text.count("    greet answered:\n      | hello\n      | \\u001b[2Jworld [bold]\n") == 1
+    assert report(server, options=ANY).calls == []
+
+
+@pytest.mark.parametrize(
+    ("code", "failures"), [(-32603, 2), (-32000, 2), (-32602, 0)], ids=["internal error", "own code", "invalid params"]
+)
+def test_a_json_rpc_error_of_a_tool_that_was_chosen_is_a_failure_unless_it_refuses_the_arguments(
+    report, code, failures
+):
+    server = MCPServer("broken")
+
+    @server.tool(annotations=READS)
+    def explode() -> str:
+        raise MCPError(code, "no")
+
+    result = report(server)
+    assert len(result.failed) == failures
+    assert any(f"JSON-RPC error {code}: no" in line for line in (*result.failed, *result.warned))
