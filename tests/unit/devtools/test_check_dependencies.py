@@ -21,30 +21,30 @@ def pip_audit(*entries):
     return "No known vulnerabilities found\n" + json.dumps({"dependencies": entries, "fixes": []}) + "\nWARNING: x"
 
 
-def test_weaknesses_of_python_packages_are_named():
+def test_vulnerabilities_of_python_packages_are_listed():
     assert read_pip_audit(pip_audit(CLEAN, SKIPPED, WEAK)) == ["h11 0.1: PYSEC-1, fixed in 0.2"]
     assert read_pip_audit(pip_audit(CLEAN, SKIPPED)) == []
 
 
 @pytest.mark.parametrize("output", ["", "ERROR: no route to host", "{", pip_audit(), pip_audit(SKIPPED, SKIPPED)])
-def test_packages_that_could_not_be_asked_about_are_not_called_sound(output):
+def test_unchecked_packages_are_not_reported_as_safe(output):
     assert read_pip_audit(output) is None
 
 
-def test_weaknesses_of_npm_packages_are_named():
+def test_vulnerabilities_of_npm_packages_are_listed():
     lines = {"vulnerabilities": {"left-pad": {"range": "<2", "severity": "high"}}, "metadata": {}}
     assert read_npm_audit(f"npm warn x\n{json.dumps(lines)}") == ["left-pad <2: high"]
     assert read_npm_audit('{"vulnerabilities": {}, "metadata": {}}') == []
 
 
 @pytest.mark.parametrize("output", ["", "npm error code ENOTFOUND", '{"message": "405 Method Not Allowed"}', "{}"])
-def test_npm_that_could_not_ask_calls_nothing_sound(output):
+def test_a_failed_npm_audit_reports_no_package_as_safe(output):
     assert read_npm_audit(output) is None
 
 
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.text(max_size=80))
-def test_whatever_a_program_prints_is_read(output):
+def test_any_output_of_an_audit_program_is_parsed(output):
     assert read_pip_audit(output) is None
     assert read_npm_audit(output) is None
 
@@ -55,11 +55,11 @@ def judged(host, plain, output):
     return plain.console.file.getvalue()
 
 
-def test_a_silent_database_is_said_and_fails_nothing(host, plain):
+def test_an_unreachable_vulnerability_database_is_reported_without_failing(host, plain):
     assert UNREACHABLE in judged(host, plain, "ERROR: no route to host")
 
 
-def test_a_known_weakness_fails(host, plain):
+def test_a_known_vulnerability_fails_the_check(host, plain):
     with pytest.raises(SetupError, match="h11"):
         judged(host, plain, pip_audit(WEAK))
 
@@ -85,11 +85,11 @@ def test_every_check_has_a_title_and_a_remedy():
         ("", False),
     ],
 )
-def test_permissive_licences_pass_and_no_other(expression, passes):
+def test_only_permissive_licences_pass(expression, passes):
     assert is_permissive(expression) is passes
 
 
-def test_a_package_without_a_known_licence_is_named_unless_there_is_a_reason():
+def test_a_package_with_an_unknown_licence_is_listed_unless_a_reason_is_given():
     packages = [("good", ["MIT"]), ("odd", ["Proprietary"]), ("mute", []), ("kept", ["Proprietary"])]
     assert find_rejected(packages, {"kept": "because"}) == ["odd: Proprietary", "mute: no licence"]
 

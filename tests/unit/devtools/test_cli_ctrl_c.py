@@ -7,7 +7,7 @@ from mcpfleet_local_cloud.commands.cli import INTERRUPTED
 
 
 @pytest.mark.parametrize("command", [["logs", "reference", "-f"], ["proxy", "reference"]])
-def test_ctrl_c_on_a_command_that_makes_nothing_says_nothing(monkeypatch, capsys, command):
+def test_ctrl_c_on_a_read_only_command_prints_nothing(monkeypatch, capsys, command):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 

@@ -43,7 +43,7 @@ def test_a_version_that_is_set_everywhere_and_in_the_changelog_can_be_released(c
     assert release.check_release("v2.0.0", checkout) == "2.0.0"
 
 
-def test_every_file_with_another_version_is_named_with_what_to_type(checkout):
+def test_every_file_with_another_version_is_named_with_the_next_step(checkout):
     (checkout / "CHANGELOG.md").write_text("## 2.0.0 (unreleased)\n")
     with pytest.raises(release.ReleaseError) as refusal:
         release.check_release("v2.0.0", checkout)
@@ -53,7 +53,7 @@ def test_every_file_with_another_version_is_named_with_what_to_type(checkout):
     assert lines[-1].endswith("write: ## 2.0.0 (YYYY-MM-DD)")
 
 
-def test_no_file_of_the_checkout_but_those_has_a_version_of_ours():
+def test_no_other_file_of_the_checkout_has_the_version():
     names = {"__init__.py": release._CONSTANT, "pyproject.toml": release._PIN}
     folders = ("infra", "local_cloud", "packages")
     holders = {
@@ -81,14 +81,14 @@ def test_the_notes_are_the_section_of_the_version_with_links_to_the_tags_files(c
 
 
 @given(st.text() | st.from_regex(r"v?[0-9]+(\.[0-9]+){1,3}[-+a\n]?"))
-def test_only_a_tag_of_three_numbers_is_taken_for_a_release(tag):
+def test_only_a_tag_of_three_numbers_is_a_release(tag):
     is_release = re.fullmatch(r"v(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)", tag)
     with pytest.raises(release.ReleaseError) as refusal:
         release.check_release(tag, ROOT / "nowhere") if not is_release else release.set_version(tag)
     assert repr(tag) in str(refusal.value)
 
 
-def test_the_command_prints_one_error_and_ends_with_1(capsys):
+def test_the_command_prints_one_error_and_exits_with_1(capsys):
     assert release.main(["check", "latest"]) == 1
     assert capsys.readouterr().err.startswith("error: 'latest' is not a tag of a release; ")
     assert release.main(["set"]) == release.main([]) == release.main(["publish", "v1.0.0"]) == 2
@@ -105,7 +105,7 @@ def test_no_step_puts_an_expression_into_a_script_and_no_secret_is_named():
     assert "secrets." not in (ROOT / ".github/workflows/release.yml").read_text()
 
 
-def test_each_job_has_the_rights_that_it_needs_and_no_others():
+def test_each_job_has_only_the_permissions_that_it_needs():
     assert WORKFLOW["permissions"] == {}
     signs = {"id-token": "write", "attestations": "write"}
     assert {name: job["permissions"] for name, job in WORKFLOW["jobs"].items()} == {
@@ -124,6 +124,6 @@ def test_nothing_is_published_before_the_tests_have_passed():
     assert WORKFLOW["jobs"]["pypi"]["environment"] == "pypi"
 
 
-def test_the_uv_of_the_workflow_is_that_of_the_images():
+def test_the_workflow_uses_the_uv_version_of_the_images():
     version = re.search(r"ARG UV_VERSION=(\S+)", (ROOT / "packages/mcpfleet-bridge/Dockerfile").read_text())[1]
     assert WORKFLOW["env"] == {"UV_VERSION": version}

@@ -43,7 +43,7 @@ def setup_fails_with(monkeypatch):
     return arrange
 
 
-def test_no_command_prints_every_command(run):
+def test_without_a_command_every_command_is_listed(run):
     code, out, _ = run()
     assert code == 0
     assert [name for name in COMMANDS if f"│ {name} " not in out] == []
@@ -56,7 +56,7 @@ def test_an_unknown_command_is_named_and_the_known_ones_are_listed(run):
     assert "│ up " in out
 
 
-def test_a_failure_of_the_surroundings_is_one_message_without_a_traceback(run, setup_fails_with):
+def test_a_failure_of_the_environment_is_one_message_without_a_traceback(run, setup_fails_with):
     setup_fails_with(SetupError("Docker is missing.", "install it."))
     code, out, err = run("setup")
     assert code == 1
@@ -64,7 +64,7 @@ def test_a_failure_of_the_surroundings_is_one_message_without_a_traceback(run, s
     assert err.splitlines()[-2:] == ["error: Docker is missing.", "next:  install it."]
 
 
-def test_several_failures_are_all_told(run, setup_fails_with):
+def test_every_failure_is_reported(run, setup_fails_with):
     setup_fails_with(SeveralErrors([SetupError("no Docker", "a"), SetupError("no Pulumi", "b")]))
     code, _, err = run("setup")
     assert code == 1
@@ -86,9 +86,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch, setup_fails_with):
 
 
 @pytest.mark.parametrize("arguments", [["-k", "a or b", "--help", "tests/unit", "-x"], []])
-def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_side_by_side(
-    monkeypatch, tmp_path, arguments
-):
+def test_passes_its_arguments_to_pytest_and_runs_in_parallel_without_any(monkeypatch, tmp_path, arguments):
     class Prepared:
         def environment(self):
             return {"DOCKER_HOST": "unix:///here.sock"}
@@ -127,7 +125,7 @@ def test_arguments_of_test_reach_pytest_as_they_are_and_without_any_files_run_si
         (["--engines"], None, "-m engines"),
     ],
 )
-def test_root_has_the_tests_run_by_an_ordinary_user_but_for_those_that_need_root(
+def test_as_root_tests_run_as_an_ordinary_user_except_those_marked_root(
     monkeypatch, tmp_path, run, arguments, ordinary, of_root
 ):
     class Prepared:
@@ -168,7 +166,7 @@ def test_root_has_the_tests_run_by_an_ordinary_user_but_for_those_that_need_root
 @pytest.mark.parametrize(
     ("started", "seconds"), [("1795390400.5", 2.5), ("1795390400,5", 2.5), ("", None), ("garbage", None)]
 )
-def test_the_seconds_of_the_front_door_are_the_first_phase(plain, started, seconds):
+def test_the_seconds_of_the_dev_script_are_the_first_phase(plain, started, seconds):
     environ = {"MCPFLEET_ENVIRONMENT": "in step with uv.lock", "MCPFLEET_STARTED": started}
     record_environment(plain, environ, now=1795390403.0)
     (result,) = plain.results
@@ -176,7 +174,7 @@ def test_the_seconds_of_the_front_door_are_the_first_phase(plain, started, secon
     assert environ == {}, "a command that this one starts would count from its beginning"
 
 
-def test_without_the_front_door_there_is_no_such_phase(plain):
+def test_without_the_dev_script_there_is_no_first_phase_for_it(plain):
     record_environment(plain, {}, now=0)
     assert plain.results == []
 
@@ -193,7 +191,7 @@ def ready(host, engine, paths):
     return host
 
 
-def test_setup_brings_everything_and_tells_where_it_is(ready, engine, paths, plain):
+def test_setup_installs_everything_and_prints_where_it_is(ready, engine, paths, plain):
     prepared = prepare(plain, ready, paths, lambda _: engine)
     assert {BASE_IMAGE, TOOLBOX_IMAGE} <= engine.images.keys()
     assert {result.title for result in plain.results} == {"Pulumi CLI", "Docker", "Base image", "Example image"}
@@ -202,14 +200,14 @@ def test_setup_brings_everything_and_tells_where_it_is(ready, engine, paths, pla
     assert (environ["DOCKER_HOST"], environ["LANG"]) == ("unix:///var/run/docker.sock", "C")
 
 
-def test_a_second_setup_makes_nothing(ready, engine, paths, plain):
+def test_a_second_setup_creates_nothing(ready, engine, paths, plain):
     prepare(plain, ready, paths, lambda _: engine)
     done = list(engine.did)
     prepare(plain, ready, paths, lambda _: engine)
     assert engine.did == done
 
 
-def test_missing_pulumi_and_missing_docker_are_both_told(ready, paths, plain):
+def test_missing_pulumi_and_missing_docker_are_both_reported(ready, paths, plain):
     ready.programs.clear()
 
     def nobody(address):
@@ -222,7 +220,7 @@ def test_missing_pulumi_and_missing_docker_are_both_told(ready, paths, plain):
     assert "docker.io is missing" in messages[1]
 
 
-def test_an_engine_that_may_not_be_used_is_told_before_a_cli_is_compiled(ready, paths, plain):
+def test_an_unusable_engine_is_reported_before_a_cli_is_compiled(ready, paths, plain):
     ready.programs.clear()
     ready.root = False
 
@@ -235,7 +233,7 @@ def test_an_engine_that_may_not_be_used_is_told_before_a_cli_is_compiled(ready, 
     assert ready.calls == ready.downloads == []
 
 
-def test_a_user_without_docker_is_told_before_a_cli_is_compiled(ready, paths, plain):
+def test_a_missing_docker_is_reported_before_a_cli_is_compiled(ready, paths, plain):
     ready.programs.clear()
     ready.root = False
 
@@ -247,14 +245,14 @@ def test_a_user_without_docker_is_told_before_a_cli_is_compiled(ready, paths, pl
     assert ready.calls == ready.downloads == []
 
 
-def test_a_full_cache_disk_stops_setup_before_anything_is_made(ready, engine, paths, plain):
+def test_a_full_cache_disk_stops_setup_before_anything_is_created(ready, engine, paths, plain):
     ready.free[paths.cache] = 100
     with pytest.raises(SetupError, match="is full: 100 bytes"):
         prepare(plain, ready, paths, lambda _: engine)
     assert engine.did == ready.calls == []
 
 
-def test_a_full_docker_disk_stops_before_an_image_is_made(ready, engine, paths, plain):
+def test_a_full_docker_disk_stops_setup_before_an_image_is_built(ready, engine, paths, plain):
     ready.free[Path("/var/lib/docker")] = 100
     with pytest.raises(SetupError, match="/var/lib/docker is full"):
         prepare(plain, ready, paths, lambda _: engine)
@@ -275,11 +273,11 @@ def test_the_users_base_image_replaces_the_pinned_one(ready, engine, paths, plai
         ({"HOME": "/home/ada", "XDG_CACHE_HOME": "relative"}, "/home/ada/.cache/mcpfleet"),
     ],
 )
-def test_the_cache_is_where_the_user_wants_it(environ, cache):
+def test_the_cache_folder_can_be_configured(environ, cache):
     assert Paths.from_environ(environ).cache == Path(cache)
 
 
-def test_checks_show_the_output_of_those_that_fail_and_of_no_other(host, plain):
+def test_only_the_output_of_failing_checks_is_shown(host, plain):
     checks = [Check(name, (name,), f"mend {name}") for name in ("good", "bad", "worse")]
 
     def answer(output):
@@ -296,7 +294,7 @@ def test_checks_show_the_output_of_those_that_fail_and_of_no_other(host, plain):
     assert "next:  mend bad" in printed
 
 
-def test_there_is_nothing_to_verify_before_a_deployment(run, monkeypatch, tmp_path):
+def test_verify_before_a_deployment_says_that_nothing_is_deployed(run, monkeypatch, tmp_path):
     monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.find_cloud_folder", lambda _environ: tmp_path)
     monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.read_stack_state", lambda _place: StackState([], {}))
     code, _, err = run("verify")
@@ -304,7 +302,7 @@ def test_there_is_nothing_to_verify_before_a_deployment(run, monkeypatch, tmp_pa
     assert "next:  deploy the stack with ./dev up." in err
 
 
-def test_down_takes_everything_only_when_told_to(run, monkeypatch):
+def test_down_removes_everything_only_with_force(run, monkeypatch):
     forced = []
     monkeypatch.setattr("mcpfleet_local_cloud.commands.stack.down", lambda _phases, *, force: forced.append(force))
     run("down")

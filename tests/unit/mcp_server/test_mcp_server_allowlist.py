@@ -63,7 +63,7 @@ def answer(*headers: tuple[str, str], hosts: str = PATTERNS, origins: str = "") 
         "[::1]",
     ],
 )
-def test_a_host_of_the_list_and_every_loopback_name_pass(host):
+def test_listed_hosts_and_loopback_names_pass(host):
     assert answer(("host", host)) == 204
 
 
@@ -131,7 +131,7 @@ nasty = st.text(
 
 @given(good_host, st.sampled_from(["", ":80", ":443"]))
 @settings(max_examples=100, deadline=None)
-def test_every_name_that_the_pattern_means_passes(host, port):
+def test_every_host_that_matches_the_pattern_passes(host, port):
     assert answer(("host", host + port)) == 204
 
 
@@ -152,12 +152,12 @@ def test_no_host_outside_the_pattern_passes(host, before, inside, position):
 
 @given(good_host, nasty.filter(lambda text: text.strip(" \t") not in ("", ":80", ":443", ":080", ":0443")))
 @settings(max_examples=200, deadline=None)
-def test_whatever_follows_the_owner_s_name_makes_it_another_host(host, tail):
+def test_a_suffix_of_a_listed_host_makes_it_another_host(host, tail):
     passed = answer(("host", host + tail), hosts="mcp-reference-*.run.app") == 204
     assert not passed or tail.rstrip(" \t").lstrip(":").lstrip("0") in ("80", "443")
 
 
-def test_a_request_without_origin_passes_and_no_origin_is_allowed_by_default():
+def test_requests_without_an_origin_pass_and_every_origin_is_refused_by_default():
     assert answer(("host", "localhost")) == 204
     for origin in ("http://localhost:6274", "https://mcp.example.org", "null", ""):
         assert answer(("host", "localhost"), ("origin", origin)) == 403
@@ -177,7 +177,7 @@ ORIGINS = "https://app.example.com, https://port.example.com:443, http://localho
         "https://a.b.corp.example.net",
     ],
 )
-def test_an_origin_of_the_list_passes(origin):
+def test_a_listed_origin_passes(origin):
     assert answer(("host", "localhost"), ("origin", origin), origins=ORIGINS) == 204
 
 

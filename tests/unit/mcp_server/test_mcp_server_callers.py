@@ -80,13 +80,13 @@ FORGED = [
 
 @pytest.mark.parametrize("environment", [{}, {"MCP_ACCESS": "public"}], ids=["unset", "public"])
 @pytest.mark.parametrize("headers", FORGED)
-async def test_where_nobody_checks_the_caller_nobody_is_believed(environment, headers):
+async def test_a_public_server_identifies_no_caller(environment, headers):
     async with started(shop(**environment)) as app:
         assert await asked(app, headers) == "None None"
 
 
 @pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
-async def test_behind_iam_the_caller_is_the_one_whose_token_was_checked(modern):
+async def test_with_iam_the_caller_is_read_from_the_checked_token(modern):
     async with started(shop(MCP_ACCESS="iam")) as app:
         assert await asked(app, [unsigned(ADA)], modern=modern) == "ada@mcpfleet.test 1001"
         assert await asked(app, [unsigned(ADA, FRONT)], modern=modern) == "ada@mcpfleet.test 1001"
@@ -112,12 +112,12 @@ async def test_behind_iam_the_caller_is_the_one_whose_token_was_checked(modern):
         asserted(assertion()),
     ],
 )
-async def test_behind_iam_no_other_header_names_anybody(headers):
+async def test_with_iam_no_other_header_identifies_a_caller(headers):
     async with started(shop(MCP_ACCESS="iam")) as app:
         assert await asked(app, headers) == "None None"
 
 
-async def test_behind_the_gate_the_caller_is_the_one_whom_it_names_and_nobody_else():
+async def test_with_login_only_the_gates_header_identifies_the_caller():
     lies = [unsigned(BOB), unsigned(BOB, FRONT), *asserted(assertion())]
     async with started(shop(MCP_ACCESS="login")) as app:
         assert await asked(app, [named_by_gate("ada"), *lies]) == "ada@acme.dev ada-1"
@@ -135,14 +135,14 @@ async def test_behind_the_gate_the_caller_is_the_one_whom_it_names_and_nobody_el
             assert await asked(app, headers) == "None None"
 
 
-def test_what_a_caller_is_kept_under_is_issuer_and_subject():
+def test_a_callers_key_is_its_issuer_and_subject():
     google, other = (caller_of_claims({"iss": iss, "sub": "1"}) for iss in (GOOGLE["iss"], "https://b.test"))
     assert google.identity != other.identity
     assert caller_of_claims({"iss": "a b", "sub": "c"}).identity != Caller("a", "b c").identity
     assert other.name == "https://b.test 1"
 
 
-async def test_behind_iap_the_caller_is_the_one_whom_the_proxy_vouches_for_and_nobody_else():
+async def test_with_iap_only_the_proxys_assertion_identifies_the_caller():
     # The proxy calls Cloud Run as itself; whatever else a caller has written means nothing.
     proxy = unsigned(GOOGLE | {"sub": "9", "email": "service-1@gcp-sa-iap.iam.gserviceaccount.com"}, FRONT)
     lies = [proxy, unsigned(BOB), (b"x-goog-authenticated-user-email", b"accounts.google.com:bob@mcpfleet.test")]
@@ -179,18 +179,18 @@ FALSE_ASSERTIONS = [
 
 
 @pytest.mark.parametrize("text", FALSE_ASSERTIONS, ids=range(len(FALSE_ASSERTIONS)))
-async def test_an_assertion_that_is_not_the_proxys_for_this_service_and_now_is_refused(text):
+async def test_an_assertion_with_wrong_signature_audience_or_time_is_refused(text):
     async with started(shop(**IAP)) as app:
         assert await asked(app, asserted(text)) == 401
 
 
-async def test_two_assertions_are_none():
+async def test_a_request_with_two_assertions_is_refused():
     async with started(shop(**IAP)) as app:
         assert await asked(app, [*asserted(assertion()), *asserted(assertion())]) == 401
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/sse", "/messages/", "/messages/x", "/own", "/nowhere"])
-async def test_behind_iap_no_way_in_is_without_an_assertion_but_the_probes(path):
+async def test_with_iap_every_route_except_the_probes_requires_an_assertion(path):
     content = message(params={"name": "who", "arguments": {}})
     async with started(shop(MCP_TRANSPORTS="streamable-http,sse", **IAP)) as app:
         scope = scope_of(content, path=path) | {"method": "GET" if path == "/sse" else "POST"}
@@ -212,7 +212,7 @@ async def test_behind_iap_no_way_in_is_without_an_assertion_but_the_probes(path)
         ({"MCP_ACCESS": "private"}, "MCP_ACCESS"),
     ],
 )
-def test_an_access_that_can_t_be_kept_is_refused_at_the_start(environment, said):
+def test_an_access_mode_that_cannot_be_enforced_is_refused_at_startup(environment, said):
     with pytest.raises(SettingsError, match=said):
         load_settings(environment)
 
@@ -240,7 +240,7 @@ async def verified(assertions, text):
     return (await assertions.verify(asserted(text)))["sub"]
 
 
-async def test_the_proxys_keys_are_kept_and_asked_for_again_when_one_is_unknown_but_not_for_each_invention():
+async def test_iap_keys_are_cached_and_refetched_for_unknown_key_ids_at_a_limited_rate():
     google = Google()
     verifier = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     for _ in range(3):
@@ -256,7 +256,7 @@ async def test_the_proxys_keys_are_kept_and_asked_for_again_when_one_is_unknown_
     assert google.asked == 2
 
 
-async def test_old_keys_are_better_than_none_and_without_any_nobody_is_let_in():
+async def test_cached_keys_are_used_while_iap_is_down_and_without_keys_every_caller_is_refused():
     google = Google()
     verifier = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     await verified(verifier, assertion())
@@ -268,7 +268,7 @@ async def test_old_keys_are_better_than_none_and_without_any_nobody_is_let_in():
         await verified(none, assertion(now=google.now))
 
 
-async def test_what_was_valid_is_not_valid_for_ever():
+async def test_a_cached_assertion_expires():
     google = Google()
     verifier = AssertionVerifier([AUDIENCE], google.fetch, google.clock, google.clock)
     text = assertion()
@@ -279,12 +279,12 @@ async def test_what_was_valid_is_not_valid_for_ever():
 
 
 @pytest.mark.parametrize("document", [b"", b"[]", b'{"keys": 3}', b'{"keys": []}', b'{"keys": [3, {"kty": "oct"}]}'])
-async def test_keys_that_are_none_let_nobody_in(document):
+async def test_invalid_keys_accept_no_caller(document):
     with pytest.raises(KeysError):
         await verified(AssertionVerifier([AUDIENCE], lambda: document), assertion())
 
 
-async def test_while_the_keys_can_t_be_had_the_client_is_told_to_come_again(monkeypatch):
+async def test_without_the_keys_of_iap_a_client_is_told_to_retry(monkeypatch):
     def down():
         raise KeysError("no route")
 
@@ -317,7 +317,7 @@ async def opened(app, headers):
     return status, [(b"mcp-session-id", answer.get("mcp-session-id", "").encode())]
 
 
-async def test_a_session_is_used_streamed_and_ended_by_who_began_it_alone(two):
+async def test_only_its_caller_can_use_stream_and_end_a_session(two):
     environment, ada, bob = two
     async with started(shop(MCP_STATELESS="false", **environment)) as app:
         status, session = await opened(app, ada)
@@ -333,7 +333,7 @@ async def test_a_session_is_used_streamed_and_ended_by_who_began_it_alone(two):
         assert "ada@" in (await ada_call.event())["result"]["content"][0]["text"]
 
 
-async def test_what_is_posted_to_a_stream_comes_from_who_opened_it(two):
+async def test_only_the_caller_who_opened_a_stream_can_post_to_it(two):
     environment, ada, bob = two
     async with started(shop(MCP_TRANSPORTS="streamable-http,sse", **environment)) as app:
         stream = get(app, "/sse", headers=ada)
@@ -353,7 +353,7 @@ async def test_what_is_posted_to_a_stream_comes_from_who_opened_it(two):
         await asyncio.wait_for(stream.task, 5)
 
 
-async def test_the_state_that_a_client_carries_is_of_use_to_its_caller_alone(two):
+async def test_a_request_state_is_accepted_only_from_its_caller(two):
     environment, ada, bob = two
     app = build_app(build_server(Settings()), Settings(**environment))
     content = message(params={"name": "order_tea", "arguments": {"kind": "mint"}})
@@ -371,7 +371,7 @@ async def test_the_state_that_a_client_carries_is_of_use_to_its_caller_alone(two
     assert answered["result"]["structuredContent"]["cups"] == 3
 
 
-async def test_one_caller_can_t_take_all_sessions(two):
+async def test_one_caller_cannot_use_all_sessions(two):
     environment, ada, bob = two
     async with started(shop(MCP_STATELESS="false", MCP_MAX_SESSIONS="4", **environment)) as app:
         statuses = [(await opened(app, ada))[0] for _ in range(4)]
@@ -379,7 +379,7 @@ async def test_one_caller_can_t_take_all_sessions(two):
         assert (await opened(app, bob))[0] == 200
 
 
-async def test_one_caller_can_t_take_all_streams_of_the_legacy_transport(two):
+async def test_one_caller_cannot_use_all_streams_of_the_legacy_transport(two):
     environment, ada, bob = two
     async with started(shop(MCP_TRANSPORTS="streamable-http,sse", MCP_MAX_SESSIONS="4", **environment)) as app:
         streams = [get(app, "/sse", headers=ada) for _ in range(4)]
@@ -393,7 +393,7 @@ async def test_one_caller_can_t_take_all_streams_of_the_legacy_transport(two):
             await asyncio.wait_for(stream.task, 5)
 
 
-async def test_where_nobody_is_known_all_sessions_are_for_everybody():
+async def test_unidentified_callers_share_all_sessions():
     async with started(shop(MCP_STATELESS="false", MCP_MAX_SESSIONS="3")) as app:
         assert [(await opened(app, []))[0] for _ in range(4)] == [200, 200, 200, 503]
 
@@ -424,14 +424,14 @@ def model(headers):
 
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=5))
-def test_the_reader_believes_the_checked_header_and_nothing_else(headers):
+def test_the_caller_is_read_from_the_checked_header_only(headers):
     caller = cloud_run_caller(headers)
     assert (None if caller is None else caller.identity) == model(headers)
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(st.binary(max_size=200))
-def test_whatever_stands_for_claims_the_reader_does_not_fail(payload):
+def test_no_claims_make_the_reader_fail(payload):
     token = base64.urlsafe_b64encode(payload).rstrip(b"=")
     for middle in (token, payload):
         caller = cloud_run_caller([(APP, b"Bearer e30." + middle + b".SIGNATURE_REMOVED_BY_GOOGLE")])

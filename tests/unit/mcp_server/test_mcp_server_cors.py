@@ -30,7 +30,7 @@ def server():
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/"])
-async def test_a_browser_is_told_that_a_listed_origin_may_call(serving, server, path):
+async def test_a_preflight_from_a_listed_origin_is_allowed(serving, server, path):
     async with serving(server, MCP_ALLOWED_ORIGINS=LISTED) as http:
         answer = await http.options(path, headers={"origin": APP, **ASKS})
     assert (answer.status_code, answer.content) == (200, b"")
@@ -51,7 +51,7 @@ async def test_a_browser_is_told_that_a_listed_origin_may_call(serving, server, 
 
 
 @pytest.mark.anyio
-async def test_a_page_may_send_the_arguments_that_headers_repeat(serving, server):
+async def test_a_page_may_send_the_headers_that_repeat_arguments(serving, server):
     asks = {**ASKS, "access-control-request-headers": "content-type, Mcp-Param-City,x-evil"}
     async with serving(server, MCP_ALLOWED_ORIGINS=LISTED) as http:
         answer = await http.options("/mcp", headers={"origin": APP, **asks})
@@ -61,7 +61,7 @@ async def test_a_page_may_send_the_arguments_that_headers_repeat(serving, server
 
 
 @pytest.mark.anyio
-async def test_a_page_may_read_an_answer_and_the_id_of_its_session(serving, server):
+async def test_a_page_may_read_a_response_and_its_session_id(serving, server):
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "page", "version": "1"}}
     async with serving(server, MCP_ALLOWED_ORIGINS=LISTED, MCP_STATELESS="false") as http:
         answer = await http.post(
@@ -76,7 +76,7 @@ async def test_a_page_may_read_an_answer_and_the_id_of_its_session(serving, serv
 
 
 @pytest.mark.anyio
-async def test_a_page_may_read_why_it_is_refused(serving, server):
+async def test_a_page_may_read_the_reason_of_a_refusal(serving, server):
     async with serving(server, MCP_ALLOWED_ORIGINS=LISTED, **OAUTH) as http:
         preflight = await http.options("/mcp", headers={"origin": APP, "host": "mcp.example.org", **ASKS})
         nobody = await http.post("/mcp", json=LIST, headers=ACCEPT | {"origin": APP, "host": "mcp.example.org"})
@@ -87,7 +87,7 @@ async def test_a_page_may_read_why_it_is_refused(serving, server):
 
 
 @pytest.mark.anyio
-async def test_the_document_that_everybody_may_read_says_so_once(serving, server):
+async def test_the_metadata_document_has_exactly_one_cors_header(serving, server):
     path, named = "/.well-known/oauth-protected-resource", {"origin": APP, "host": "mcp.example.org"}
     async with serving(server, MCP_ALLOWED_ORIGINS=LISTED, **OAUTH) as http:
         document = await http.get(path, headers=named)
@@ -97,7 +97,7 @@ async def test_the_document_that_everybody_may_read_says_so_once(serving, server
 
 
 @pytest.mark.anyio
-async def test_a_program_without_an_origin_is_answered_as_ever(serving, server):
+async def test_a_request_without_an_origin_gets_no_cors_headers(serving, server):
     async with serving(server, MCP_ALLOWED_ORIGINS=LISTED) as http:
         answer = await http.post("/mcp", json=LIST, headers=ACCEPT)
         options = await http.options("/mcp", headers=ASKS)
@@ -106,7 +106,7 @@ async def test_a_program_without_an_origin_is_answered_as_ever(serving, server):
 
 
 @pytest.mark.anyio
-async def test_an_application_s_own_routes_answer_for_themselves(serving, server):
+async def test_an_applications_own_routes_set_their_own_cors_headers(serving, server):
     async with serving(server, MCP_ALLOWED_ORIGINS=LISTED) as http:
         answer = await http.options("/own", headers={"origin": APP, **ASKS})
     assert answer.status_code == 404
@@ -155,7 +155,7 @@ ORIGINS = (
 
 @settings(deadline=None)
 @given(ORIGINS, st.sampled_from(["OPTIONS", "POST", "GET", "DELETE"]), st.sampled_from([LISTED, APP, ""]))
-def test_an_answer_names_the_origin_exactly_if_it_is_listed_and_nobody_otherwise(origin, method, listed):
+def test_a_response_names_the_origin_only_if_it_is_listed(origin, method, listed):
     sent = origin.decode("latin-1").strip(" \t")
     is_listed = any(pattern.accepts(sent) for pattern in Settings(MCP_ALLOWED_ORIGINS=listed).allowed_origins)
     status, headers = answered(method, (b"origin", origin), (b"access-control-request-method", b"POST"), listed=listed)
@@ -173,7 +173,7 @@ def test_an_answer_names_the_origin_exactly_if_it_is_listed_and_nobody_otherwise
     st.binary(max_size=60)
     | st.lists(st.sampled_from(["mcp-param-a", "Mcp-Param-\r\nx", "x", "mcp-param-"])).map(",".join).map(str.encode)
 )
-def test_whatever_headers_a_page_asks_for_it_is_told_names_of_ours_alone(asked):
+def test_a_preflight_response_lists_only_known_headers(asked):
     status, headers = answered(
         "OPTIONS",
         (b"origin", APP.encode()),
@@ -192,7 +192,7 @@ def test_whatever_headers_a_page_asks_for_it_is_told_names_of_ours_alone(asked):
     assert "\n" not in allowed
 
 
-def test_two_origins_are_none():
+def test_a_request_with_two_origins_gets_no_cors_headers():
     status, headers = answered("OPTIONS", *[(b"origin", APP.encode())] * 2, (b"access-control-request-method", b"POST"))
     assert status == 403
     assert b"access-control-allow-origin" not in headers

@@ -19,7 +19,7 @@ from mcpfleet_server.hosting.runner import count_cpus
         ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4, 2),
     ],
 )
-def test_one_process_for_each_whole_cpu(tmp_path, files, runnable, cpus):
+def test_one_process_runs_per_whole_cpu(tmp_path, files, runnable, cpus):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)

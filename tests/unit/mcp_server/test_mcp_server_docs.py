@@ -41,7 +41,7 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
-def test_every_variable_is_in_the_guide_as_the_code_has_it():
+def test_the_guide_describes_every_variable_as_in_the_code():
     page = PAGE.read_text(encoding="utf-8")
     written = PART.sub(lambda match: match[1] + table() + match[2], page)
     assert table() in page, f"not in step; write {PAGE.name} anew with:\n{table()}"
@@ -54,5 +54,5 @@ def test_the_settings_read_every_variable_that_the_fleet_sets():
     assert set(INJECTED) - {AUDIENCE} <= supported
 
 
-def test_the_table_of_clients_is_what_the_tests_run():
+def test_the_table_of_clients_lists_the_clients_of_the_tests():
     assert table_of_clients.table() in PAGE.read_text(encoding="utf-8"), table_of_clients.table()

@@ -55,7 +55,7 @@ async def test_a_call_in_flight_finishes(modern, progress):
 
 
 @pytest.mark.parametrize("progress", [None, "p"], ids=["json", "stream"])
-async def test_a_call_that_does_not_finish_in_time_is_told_to_call_again(modern, progress):
+async def test_a_call_that_does_not_finish_in_time_gets_an_error_that_says_to_retry(modern, progress):
     slow = Slow(drain_seconds=0.01)
     async with started(slow.app) as app:
         request = call(app, "wait", modern=modern, progress=progress)
@@ -84,7 +84,7 @@ async def test_a_subscription_ends_with_its_result():
     assert last["result"]["resultType"] == "complete"
 
 
-async def test_the_legacy_stream_ends_with_a_word():
+async def test_the_legacy_stream_ends_with_an_event():
     slow = Slow(MCP_TRANSPORTS="streamable-http,sse")
     async with started(slow.app) as app:
         stream = get(app, "/sse", headers=[(b"accept", b"text/event-stream")])
@@ -102,7 +102,7 @@ async def test_the_legacy_stream_ends_with_a_word():
     assert (last, has_more) == (b"", False)
 
 
-async def test_from_then_on_the_process_is_not_ready_but_alive():
+async def test_a_draining_process_is_alive_and_not_ready():
     slow = Slow()
     async with started(slow.app) as app:
         for path in ("/ready", "/health"):
@@ -118,11 +118,11 @@ async def test_a_process_is_not_ready_before_its_lifespan_has_begun():
     assert (await get(app, "/health").answer())[0] == 200
 
 
-async def test_an_idle_process_ends_at_once():
+async def test_an_idle_process_exits_at_once():
     await asyncio.wait_for(Drain(seconds=60).end(), 5)
 
 
-async def test_a_call_of_a_session_that_does_not_finish_is_told_so_on_its_own_way():
+async def test_an_unfinished_call_of_a_session_gets_the_error_on_its_own_stream():
     slow = Slow(drain_seconds=0.05, MCP_STATELESS="false")
     async with started(slow.app) as app:
         initialize = message(
@@ -145,7 +145,7 @@ async def test_a_call_of_a_session_that_does_not_finish_is_told_so_on_its_own_wa
     assert b'"code":-32000' in body
 
 
-def test_what_is_left_of_the_end_is_counted_from_its_begin():
+def test_the_shutdown_deadline_counts_from_the_signal():
     now = [100.0]
     drain = Drain(clock=lambda: now[0])
     assert not drain.is_ending

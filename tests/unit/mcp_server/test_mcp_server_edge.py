@@ -26,14 +26,14 @@ def server():
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/"])
-async def test_the_mcp_path_takes_nothing_but_post(serving, server, method, path):
+async def test_the_mcp_path_accepts_only_post(serving, server, method, path):
     async with serving(server) as http:
         response = await http.request(method, path, headers=ACCEPT)
     assert response.status_code == 405
     assert response.headers["allow"] == "POST"
 
 
-async def test_a_slash_at_the_end_is_the_same_endpoint_and_not_a_redirect(serving, server):
+async def test_a_trailing_slash_is_the_same_endpoint_without_a_redirect(serving, server):
     async with serving(server) as http:
         plain = await http.post("/mcp", json=LIST, headers=ACCEPT)
         slash = await http.post("/mcp/", json=LIST, headers=ACCEPT)
@@ -43,13 +43,13 @@ async def test_a_slash_at_the_end_is_the_same_endpoint_and_not_a_redirect(servin
 
 
 @pytest.mark.parametrize("path", ["/", "/health/", "/mcp//", "/mcp/x", "/sse", "/MCP"])
-async def test_no_other_path_leads_anywhere(serving, server, path):
+async def test_every_other_path_is_not_found(serving, server, path):
     async with serving(server) as http:
         response = await http.post(path, json=LIST, headers=ACCEPT)
     assert response.status_code == 404
 
 
-async def test_the_path_can_be_chosen(serving, server):
+async def test_the_path_can_be_configured(serving, server):
     async with serving(server, MCP_PATH="/v1/tools") as http:
         assert (await http.post("/v1/tools/", json=LIST, headers=ACCEPT)).status_code == 200
         assert (await http.get("/v1/tools")).status_code == 405
@@ -57,7 +57,7 @@ async def test_the_path_can_be_chosen(serving, server):
 
 
 @pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_a_server_of_the_legacy_transport_alone_does_not_serve_the_other(serving, server, method):
+async def test_a_legacy_only_server_does_not_serve_streamable_http(serving, server, method):
     async with serving(server, MCP_TRANSPORTS="sse") as http:
         response = await http.request(method, "/mcp", headers=ACCEPT)
     assert response.status_code == 404
@@ -66,14 +66,14 @@ async def test_a_server_of_the_legacy_transport_alone_does_not_serve_the_other(s
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT"])
 @pytest.mark.parametrize("kind", [MCPServer, Server], ids=["MCPServer", "low-level"])
-async def test_the_legacy_stream_is_opened_by_get_alone(serving, kind, method):
+async def test_the_legacy_stream_is_opened_only_by_get(serving, kind, method):
     async with serving(kind("shop"), MCP_TRANSPORTS="sse") as http:
         response = await asyncio.wait_for(http.request(method, "/sse", headers=ACCEPT), 5)
     assert response.status_code == 405
     assert response.headers["allow"] == "GET"
 
 
-async def test_health_answers_whatever_name_the_probe_calls_by(serving, server):
+async def test_health_checks_are_answered_for_any_host(serving, server):
     async with serving(server) as http:
         response = await http.get("/health", headers={"host": "10.8.0.3:8080"})
     assert response.status_code == 200
@@ -90,7 +90,7 @@ async def test_a_foreign_host_gets_a_json_rpc_error_that_names_the_variable(serv
     assert "MCP_ALLOWED_HOSTS" in foreign.json()["error"]["message"]
 
 
-async def test_a_refusal_names_the_variable_that_was_read(server, caplog):
+async def test_a_refusal_names_the_configured_variable(server, caplog):
     hosts = {"MCPFLEET_ALLOWED_HOSTS": "mcp.example.org", "MCPFLEET_TRANSPORTS": "sse"}
     async with started(build_app(server, load_settings(hosts))) as app:
         _, host = await get(app, "/", headers=[(b"host", b"evil.test")]).answer()
@@ -109,13 +109,13 @@ async def test_a_foreign_origin_gets_a_json_rpc_error_and_never_reaches_a_tool(s
     assert "MCP_ALLOWED_ORIGINS" in response.json()["error"]["message"]
 
 
-async def test_a_health_check_s_path_does_not_open_the_other_methods(serving, server):
+async def test_a_post_to_the_health_path_gets_the_host_check(serving, server):
     async with serving(server) as http:
         response = await http.post("/health", headers={"host": "evil.test"})
     assert response.status_code == 421
 
 
-def test_the_drain_ends_before_uvicorn_cancels_and_that_before_cloud_run_kills(server):
+def test_the_drain_ends_before_uvicorns_and_cloud_runs_deadlines(server):
     settings = Settings(PORT="9001", FORWARDED_ALLOW_IPS="*")
     config = uvicorn_config(build_app(server, settings), settings)
     assert 5 <= DRAIN_SECONDS < config.timeout_graceful_shutdown < 10
@@ -132,7 +132,7 @@ def test_on_cloud_run_without_hosts_the_log_says_that_every_call_will_be_refused
 
 
 @pytest.mark.parametrize("modern", [False, True])
-async def test_an_answer_of_five_megabytes_comes_whole(modern):
+async def test_a_response_of_five_megabytes_arrives_complete(modern):
     server, text = MCPServer("shop"), "ä\n" * 2_500_000
 
     async def big() -> str:

@@ -61,7 +61,7 @@ class Shop:
         self.app = build_app(self.server, Settings(**environment))
 
 
-async def test_a_quick_answer_is_json(modern):
+async def test_a_call_without_progress_is_answered_as_json(modern):
     async with started(Shop().app) as app:
         status, answer = await call(app, "sell", {"count": 3}, modern=modern).answer()
     assert status == 200
@@ -70,7 +70,7 @@ async def test_a_quick_answer_is_json(modern):
     assert ("resultType" in answer["result"]) is modern
 
 
-async def test_the_first_report_of_progress_makes_it_a_stream(modern):
+async def test_the_first_progress_report_starts_an_event_stream(modern):
     shop = Shop()
     async with started(shop.app) as app:
         request = call(app, "wait", {"reports": 2}, modern=modern, progress="p")
@@ -85,7 +85,7 @@ async def test_the_first_report_of_progress_makes_it_a_stream(modern):
         await request.task
 
 
-async def test_what_a_caller_or_a_tool_says_ends_no_line_of_the_stream_for_any_reader(modern):
+async def test_no_text_of_a_caller_or_a_tool_ends_a_line_of_the_event_stream(modern):
     """A reader that splits at U+2028 too, as httpx does, would find fields and events that were never sent."""
     planted = "\u2028\u2028data: {}\u2029\x85event: message\r\n\r\ndata: {}\n\n"
     server = MCPServer("shop")
@@ -105,7 +105,7 @@ async def test_what_a_caller_or_a_tool_says_ends_no_line_of_the_stream_for_any_r
     assert json.loads(part.decode().splitlines()[1].removeprefix("data: "))["result"]["content"][0]["text"] == planted
 
 
-async def test_progress_that_nobody_asked_for_is_not_sent(modern):
+async def test_progress_is_sent_only_on_request(modern):
     shop = Shop()
     shop.gate.set()
     async with started(shop.app) as app:
@@ -113,7 +113,7 @@ async def test_progress_that_nobody_asked_for_is_not_sent(modern):
     assert answer["result"]["content"][0]["text"] == "done"
 
 
-async def test_a_client_that_goes_away_cancels_its_call(modern):
+async def test_a_disconnected_client_cancels_its_call(modern):
     shop = Shop()
     async with started(shop.app) as app:
         request = call(app, "wait", modern=modern)
@@ -124,7 +124,7 @@ async def test_a_client_that_goes_away_cancels_its_call(modern):
         assert request.out.empty()
 
 
-async def test_a_silent_call_is_kept_alive_by_comments(modern, monkeypatch):
+async def test_a_long_call_without_progress_sends_comments(modern, monkeypatch):
     monkeypatch.setattr("mcpfleet_server.hosting.call.KEEPALIVE_SECONDS", 0.01)
     shop = Shop()
     async with started(shop.app) as app:
@@ -143,7 +143,7 @@ async def test_a_silent_call_is_kept_alive_by_comments(modern, monkeypatch):
         assert not has_more
 
 
-async def test_a_crash_tells_the_client_nothing_of_its_cause(modern):
+async def test_a_crash_does_not_reveal_its_cause_to_the_client(modern):
     async with started(Shop().app) as app:
         status, answer = await call(app, "fail", modern=modern).answer()
     assert status == 200
@@ -151,14 +151,14 @@ async def test_a_crash_tells_the_client_nothing_of_its_cause(modern):
     assert "hunter2" not in json.dumps(answer)
 
 
-async def test_what_a_tool_says_on_purpose_reaches_the_client(modern):
+async def test_a_tools_deliberate_error_message_reaches_the_client(modern):
     async with started(Shop().app) as app:
         _, answer = await call(app, "refuse", modern=modern).answer()
     assert answer["result"]["isError"] is True
     assert "sold out" in answer["result"]["content"][0]["text"]
 
 
-async def test_numbers_that_json_has_no_word_for_are_null(modern):
+async def test_numbers_that_json_cannot_represent_become_null(modern):
     async with started(Shop().app) as app:
         request = call(app, "odd", modern=modern)
         await request.start()
@@ -181,14 +181,14 @@ async def test_numbers_that_json_has_no_word_for_are_null(modern):
         ([(b"content-length", b"99999999")], 413),
     ],
 )
-async def test_what_a_client_has_to_accept_and_to_send(modern, headers, status):
+async def test_wrong_accept_and_content_type_headers_are_refused(modern, headers, status):
     async with started(Shop().app) as app:
         actual, answer = await call(app, "sell", modern=modern, headers=headers).answer()
     assert actual == status
     assert ("error" in answer) is (status != 200)
 
 
-async def test_a_body_beyond_the_limit_is_refused_without_being_read_in_full(modern):
+async def test_a_body_over_the_limit_is_refused_before_it_is_read_completely(modern):
     shop = Shop(MCP_MAX_BODY_BYTES="2048")
     content = message(params={"name": "sell", "arguments": {}}, modern=modern)
     async with started(shop.app) as app:
@@ -209,7 +209,7 @@ async def test_a_body_beyond_the_limit_is_refused_without_being_read_in_full(mod
     assert json.loads(sent[1]["body"])["error"]["message"].endswith("2048 bytes")
 
 
-async def test_a_body_may_come_in_parts(modern):
+async def test_a_body_may_arrive_in_parts(modern):
     content = message(params={"name": "sell", "arguments": {"count": 7}}, modern=modern)
     body = json.dumps(content).encode()
     parts = [{"type": "http.request", "body": bytes([byte]), "more_body": True} for byte in body]
@@ -251,7 +251,7 @@ async def test_a_body_may_come_in_parts(modern):
         b'"\\ud800"',
     ],
 )
-async def test_what_is_no_request_gets_a_json_rpc_error_and_400(modern, body):
+async def test_an_invalid_request_gets_a_json_rpc_error_and_400(modern, body):
     async with started(Shop().app) as app:
         status, answer = await Request(app, scope_of(message("tools/list"), modern=modern), body).answer()
     assert status == 400
@@ -281,7 +281,7 @@ async def test_a_notification_is_accepted_and_has_no_answer(modern):
         ([(b"mcp-name", b" sell\t")], None, 200),
     ],
 )
-async def test_headers_have_to_say_what_the_body_says(headers, code, status):
+async def test_headers_must_match_the_body(headers, code, status):
     async with started(Shop().app) as app:
         actual, answer = await call(app, "sell", headers=headers).answer()
     assert actual == status
@@ -289,9 +289,7 @@ async def test_headers_have_to_say_what_the_body_says(headers, code, status):
 
 
 @pytest.mark.parametrize("stateless", ["true", "false"])
-async def test_a_client_that_goes_away_halfway_through_its_body_is_not_answered_and_not_an_error(
-    modern, stateless, caplog
-):
+async def test_a_disconnect_during_the_body_is_neither_answered_nor_an_error(modern, stateless, caplog):
     shop = Shop(MCP_STATELESS=stateless)
     async with started(shop.app) as app:
         content = message("initialize", modern=modern)
@@ -303,7 +301,7 @@ async def test_a_client_that_goes_away_halfway_through_its_body_is_not_answered_
 
 
 @pytest.mark.parametrize("stateless", ["true", "false"])
-async def test_a_body_beyond_the_limit_is_refused_in_the_same_words_with_sessions(modern, stateless):
+async def test_a_body_over_the_limit_gets_the_same_refusal_in_a_session(modern, stateless):
     shop = Shop(MCP_STATELESS=stateless, MCP_MAX_BODY_BYTES="2048")
     async with started(shop.app) as app:
         status, answer = await post(
@@ -320,7 +318,7 @@ async def test_an_unknown_method_is_404_for_a_modern_client_and_200_for_an_older
     assert answer["error"]["code"] == -32601
 
 
-async def test_a_low_level_server_s_own_list_decides_on_parameter_headers():
+async def test_parameter_headers_are_checked_against_a_low_level_servers_tools():
     schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": "Region"}}}
 
     async def listed(ctx, params):
@@ -337,7 +335,7 @@ async def test_a_low_level_server_s_own_list_decides_on_parameter_headers():
     assert (status, wrong["error"]["code"]) == (400, -32020)
 
 
-async def test_what_a_lifespan_has_made_reaches_the_tools(modern):
+async def test_the_lifespans_state_reaches_the_tools(modern):
     from contextlib import asynccontextmanager
 
     closed = []
@@ -359,7 +357,7 @@ async def test_what_a_lifespan_has_made_reaches_the_tools(modern):
     assert closed == [True]
 
 
-async def test_what_is_no_mcp_server_is_named_with_what_would_be():
+async def test_an_object_that_is_no_mcp_server_is_refused_with_the_supported_types():
     from mcpfleet_server.hosting.adapt import UnknownServerError
 
     with pytest.raises(UnknownServerError, match=r"builtins\.dict can't be hosted; give an MCPServer"):

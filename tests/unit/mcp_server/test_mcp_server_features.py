@@ -37,7 +37,7 @@ def server():
     return build_server(Settings())
 
 
-async def test_a_picture_a_sound_and_a_resource_arrive_as_what_they_are(connected, server):
+async def test_images_audio_and_resources_keep_their_types(connected, server):
     async with connected(server) as client:
         picture = (await client.call_tool("swatch", {"color": "#0080ff"})).content[0]
         sound = (await client.call_tool("tone", {"hertz": 440, "seconds": 0.1})).content[0]
@@ -50,7 +50,7 @@ async def test_a_picture_a_sound_and_a_resource_arrive_as_what_they_are(connecte
 
 
 @pytest.mark.parametrize(("tool", "arguments"), [("swatch", {"color": "mauve"}), ("look_up_color", {"name": "mauve"})])
-async def test_an_unknown_color_is_a_tool_error_that_says_where_the_known_ones_are(connected, server, tool, arguments):
+async def test_an_unknown_color_is_a_tool_error_that_names_the_palette(connected, server, tool, arguments):
     async with connected(server) as client:
         result = await client.call_tool(tool, arguments)
     assert result.is_error
@@ -85,7 +85,7 @@ async def test_arguments_of_prompts_and_templates_are_completed(connected, serve
     assert "#008080" in text
 
 
-async def test_the_user_is_asked_for_what_is_left_to_know(serving, server):
+async def test_the_user_is_asked_for_missing_arguments(serving, server):
     questions = []
 
     async def answer(context, params):
@@ -103,7 +103,7 @@ async def test_the_user_is_asked_for_what_is_left_to_know(serving, server):
     assert result.structured_content == {"kind": "mint", "cups": 2, "milk": True}
 
 
-async def test_a_question_that_the_user_declines_orders_nothing(serving, server):
+async def test_a_declined_elicitation_orders_nothing(serving, server):
     async def decline(context, params):
         return ElicitResult(action="decline")
 
@@ -117,7 +117,7 @@ async def test_a_question_that_the_user_declines_orders_nothing(serving, server)
     assert result.is_error
 
 
-async def test_another_instance_takes_the_answer_if_it_has_the_same_key():
+async def test_another_instance_with_the_same_key_accepts_the_answer():
     key = {"MCP_REQUEST_STATE_KEY": "k" * 32}
     first, second = (build_app(build_server(Settings(**key)), Settings(**key)) for _ in range(2))
     other_key = {"MCP_REQUEST_STATE_KEY": "o" * 32}
@@ -137,7 +137,7 @@ async def test_another_instance_takes_the_answer_if_it_has_the_same_key():
     assert (status, refused["error"]["code"]) == (400, -32602)
 
 
-async def test_the_client_s_own_model_writes_the_haiku(serving, server):
+async def test_the_clients_model_writes_the_haiku(serving, server):
     async def sample(context, params):
         return CreateMessageResult(
             role="assistant", model="test", content=TextContent(type="text", text=params.messages[0].content.text[:13])
@@ -154,7 +154,7 @@ async def test_the_client_s_own_model_writes_the_haiku(serving, server):
 
 
 @pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
-async def test_messages_to_the_client_s_log_come_before_the_answer_and_only_if_asked_for(server, modern):
+async def test_log_messages_arrive_before_the_result_and_only_on_request(server, modern):
     content = message(params={"name": "rehearse", "arguments": {"steps": ["a", "b"]}}, modern=modern)
     if modern:
         content["params"]["_meta"]["io.modelcontextprotocol/logLevel"] = "info"
@@ -169,7 +169,7 @@ async def test_messages_to_the_client_s_log_come_before_the_answer_and_only_if_a
     assert events[2]["result"]["structuredContent"] == {"result": 2}
 
 
-async def test_who_listens_is_told_that_the_last_countdown_has_changed():
+async def test_a_subscriber_is_notified_that_the_last_countdown_changed():
     async def no_sleep(seconds):
         pass
 
@@ -187,7 +187,7 @@ async def test_who_listens_is_told_that_the_last_countdown_has_changed():
     assert json.loads(read["result"]["contents"][0]["text"]) == {"seconds": 2}
 
 
-async def test_a_long_list_comes_in_pages_and_a_made_up_cursor_is_refused(connected):
+async def test_a_long_list_has_pages_and_an_invalid_cursor_is_refused(connected):
     server = MCPServer("many")
     for number in range(120):
         server.add_tool(lambda: "", name=f"tool-{number:03}")
@@ -231,14 +231,14 @@ class LikeFastMCP:
         return Starlette(routes=[Route(path, endpoint)], lifespan=lifespan)
 
 
-async def test_a_server_whose_sessions_are_managed_only_once_it_runs_is_hosted(connected):
+async def test_a_server_that_creates_its_session_manager_at_startup_is_hosted(connected):
     server = MCPServer("weather")
     server.add_tool(lambda city: f"Rain in {city}.", "forecast")
     async with connected(LikeFastMCP(server)) as client:
         assert (await client.call_tool("forecast", {"city": "Oslo"})).content[0].text == "Rain in Oslo."
 
 
-async def test_its_sessions_are_as_many_as_the_settings_say(serving):
+async def test_the_configured_number_of_sessions_is_the_limit(serving):
     greeting = {
         **message("initialize"),
         "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "c", "version": "1"}},

@@ -227,7 +227,7 @@ def test_no_body_and_no_header_makes_the_server_fail(stateless, headers, content
 
 @PROFILE
 @given(st.lists(header, max_size=4), body)
-def test_nor_does_it_with_sessions(stateful, headers, content):
+def test_no_body_and_no_header_makes_a_server_with_sessions_fail(stateful, headers, content):
     status, _, answer = stateful.send("POST", "/mcp", lines(headers), content)
     assert status < 500
     assert b"Traceback" not in answer
@@ -235,7 +235,7 @@ def test_nor_does_it_with_sessions(stateful, headers, content):
 
 @PROFILE
 @given(st.lists(header, max_size=4), body, st.sampled_from([b"", b"session_id=x", b"session_id=" + b"0" * 32]))
-def test_nor_does_the_legacy_transport(legacy, headers, content, query):
+def test_no_body_and_no_header_makes_the_legacy_transport_fail(legacy, headers, content, query):
     status, _, answer = legacy.send("POST", "/messages/", lines(headers), content, query)
     assert 400 <= status < 500
     assert b"Traceback" not in answer
@@ -255,7 +255,7 @@ def test_no_path_and_no_method_makes_the_server_fail(stateless, http_method, pat
 
 @PROFILE
 @given(st.booleans(), method, params, st.integers() | st.text(max_size=5), st.booleans())
-def test_every_request_gets_the_answer_that_the_sdk_s_own_way_gives(
+def test_every_request_gets_the_same_answer_as_from_the_sdks_own_transport(
     stateless, sdk, modern, chosen, given_params, request_id, complete
 ):
     chosen = chosen.strip()  # white space round a header's value is no part of it

@@ -156,7 +156,7 @@ async def test_a_client_finds_the_issuer_gets_a_token_and_lists_the_tools(server
     assert issuer.asked == [METADATA, KEYS]
 
 
-async def test_an_issuer_that_speaks_openid_connect_alone_is_found(server, issuer):
+async def test_an_issuer_with_only_openid_connect_metadata_is_found(server, issuer):
     async def metadata(request):
         return JSONResponse({"issuer": issuer.url, "jwks_uri": f"{issuer.url}{KEYS}"})
 
@@ -168,7 +168,7 @@ async def test_an_issuer_that_speaks_openid_connect_alone_is_found(server, issue
     assert issuer.asked == [METADATA, OPENID, KEYS]
 
 
-async def test_tokens_that_are_not_the_issuers_for_this_server_are_refused(server, issuer):
+async def test_tokens_of_another_issuer_or_audience_are_refused(server, issuer):
     token = good(issuer, server)
     tokens = {
         "audience": good(issuer, server, aud="https://other.example.org/mcp"),
@@ -187,7 +187,7 @@ async def test_tokens_that_are_not_the_issuers_for_this_server_are_refused(serve
     assert (await server.ask(token)).status_code == 200
 
 
-async def test_a_tool_whose_scope_is_missing_is_refused_and_the_scope_is_named(server, issuer):
+async def test_a_missing_scope_for_a_tool_is_refused_with_its_name(server, issuer):
     token = await issuer.token(server.resource, "mcp")
     answer = await server.call(token, "echo", text="x")
     assert answer.status_code == 403
@@ -198,7 +198,7 @@ async def test_a_tool_whose_scope_is_missing_is_refused_and_the_scope_is_named(s
     assert (await server.call(wider, "echo", text="x")).status_code == 200
 
 
-async def test_a_new_key_is_fetched_once_and_made_up_ones_are_not_asked_for(server, issuer, clock):
+async def test_a_new_key_is_fetched_once_and_unknown_key_ids_cause_no_requests(server, issuer, clock):
     old = good(issuer, server)
     assert (await server.ask(old)).status_code == 200
     issuer.rotate("two")
@@ -214,7 +214,7 @@ async def test_a_new_key_is_fetched_once_and_made_up_ones_are_not_asked_for(serv
     assert issuer.asked == [METADATA, KEYS]
 
 
-async def test_an_issuer_that_is_down_at_the_start_is_found_when_it_is_back(down, clock):
+async def test_an_issuer_that_is_down_at_startup_is_found_later(down, clock):
     async with protected(down) as server:
         token = good(down, server)
         early = await server.ask(token)
@@ -227,7 +227,7 @@ async def test_an_issuer_that_is_down_at_the_start_is_found_when_it_is_back(down
             assert (await server.ask(token)).status_code == 200
 
 
-async def test_strangers_cannot_make_the_server_hammer_an_issuer_that_is_ill(server, issuer, clock):
+async def test_unauthenticated_requests_cannot_flood_a_failing_issuer(server, issuer, clock):
     async def broken(request):
         return Response(status_code=500)
 
@@ -239,7 +239,7 @@ async def test_strangers_cannot_make_the_server_hammer_an_issuer_that_is_ill(ser
     assert issuer.asked == [METADATA, OPENID]
 
 
-async def test_keys_that_could_not_be_read_again_are_tried_again_soon_not_in_an_hour(server, issuer, clock):
+async def test_a_failed_refresh_of_keys_is_retried_soon(server, issuer, clock):
     async def broken(request):
         return Response(status_code=500)
 
@@ -259,7 +259,7 @@ async def test_keys_that_could_not_be_read_again_are_tried_again_soon_not_in_an_
 
 
 @pytest.mark.parametrize("path", [METADATA, KEYS])
-async def test_an_issuer_that_hangs_costs_a_bounded_time_once(impatient, server, issuer, path):
+async def test_a_hanging_issuer_delays_one_request_for_a_bounded_time(impatient, server, issuer, path):
     issuer.ill = {path: issuer.hang, OPENID: issuer.hang}
     async with asyncio.timeout(5):
         answers = await asyncio.gather(*(server.ask(good(issuer, server)) for _ in range(30)))
@@ -267,7 +267,7 @@ async def test_an_issuer_that_hangs_costs_a_bounded_time_once(impatient, server,
     assert issuer.asked.count(path) <= 1  # on a busy machine what comes before it may be too slow already
 
 
-async def test_a_document_that_comes_byte_by_byte_is_given_up_for_the_next(monkeypatch, server, issuer):
+async def test_a_metadata_document_that_arrives_too_slowly_is_skipped(monkeypatch, server, issuer):
     async def drops():
         while not issuer.recovered.is_set():
             yield b" "
@@ -284,7 +284,7 @@ async def test_a_document_that_comes_byte_by_byte_is_given_up_for_the_next(monke
     assert (await server.ask(good(issuer, server))).status_code == 200
 
 
-async def test_whose_key_is_known_does_not_wait_for_a_stranger_s(server, issuer, clock):
+async def test_a_caller_with_a_known_key_does_not_wait_for_an_unknown_key(server, issuer, clock):
     token = good(issuer, server)
     assert (await server.ask(token)).status_code == 200
     clock.now += 11
@@ -307,7 +307,7 @@ async def test_whose_key_is_known_does_not_wait_for_a_stranger_s(server, issuer,
 
 
 @pytest.mark.parametrize("path", [METADATA, KEYS])
-async def test_a_redirect_of_the_issuer_is_not_followed(server, issuer, path):
+async def test_a_redirect_by_the_issuer_is_not_followed(server, issuer, path):
     async def elsewhere(request):
         return RedirectResponse(f"{issuer.url}/elsewhere", 302)
 
@@ -321,7 +321,7 @@ async def test_a_redirect_of_the_issuer_is_not_followed(server, issuer, path):
 
 @pytest.mark.parametrize("path", [METADATA, KEYS])
 @pytest.mark.parametrize("packed", [False, True], ids=["plain", "gzip"])
-async def test_a_document_without_end_is_not_read_to_its_end(server, issuer, path, packed):
+async def test_an_endless_metadata_document_is_not_read_completely(server, issuer, path, packed):
     part = gzip.compress(b" " * 64 * MIB) if packed else b" " * 64 * 1024
 
     async def parts():
@@ -359,7 +359,7 @@ async def test_a_document_without_end_is_not_read_to_its_end(server, issuer, pat
         b'{"issuer": "%s", "jwks_uri": 3}',
     ],
 )
-async def test_metadata_that_makes_no_sense_is_an_issuer_that_does_not_answer(server, issuer, document):
+async def test_invalid_metadata_counts_as_no_response_from_the_issuer(server, issuer, document):
     async def odd(request):
         return Response(document.replace(b"%s", issuer.url.encode()), media_type="application/json")
 
@@ -368,7 +368,7 @@ async def test_metadata_that_makes_no_sense_is_an_issuer_that_does_not_answer(se
 
 
 @pytest.mark.parametrize("odd", [{"kid": ["a"]}, {"alg": ["RS256"]}, {"kid": {}}, {"n": 3}, {"use": ["sig"]}])
-async def test_a_key_that_makes_no_sense_does_not_spoil_the_others(server, issuer, odd):
+async def test_an_invalid_key_does_not_affect_the_others(server, issuer, odd):
     async def keys(request):
         return JSONResponse({"keys": [issuer.public()[0] | odd, *issuer.public()]})
 
@@ -376,7 +376,7 @@ async def test_a_key_that_makes_no_sense_does_not_spoil_the_others(server, issue
     assert (await server.ask(good(issuer, server))).status_code == 200
 
 
-async def test_a_secret_that_the_issuer_publishes_opens_nothing(server, issuer):
+async def test_a_published_symmetric_key_is_not_accepted(server, issuer):
     secret = b"s" * 32
 
     async def keys(request):

@@ -59,7 +59,7 @@ async def settled():
         await asyncio.sleep(0)
 
 
-async def test_calls_beyond_a_tool_s_limit_wait_and_all_are_served(modern):
+async def test_calls_over_a_tools_limit_wait_and_are_all_served(modern):
     kitchen = Kitchen(MCP_TOOL_CONCURRENCY="cook=2")
     async with started(kitchen.app) as app:
         requests = [call(app, "cook", modern=modern) for _ in range(5)]
@@ -71,7 +71,7 @@ async def test_calls_beyond_a_tool_s_limit_wait_and_all_are_served(modern):
     assert all(answer["result"]["content"][0]["text"] == "served" for _, answer in answers)
 
 
-async def test_the_limit_for_every_tool_is_one_for_each(modern):
+async def test_the_default_limit_applies_to_each_tool_separately(modern):
     kitchen = Kitchen(MCP_TOOL_CONCURRENCY="1")
     async with started(kitchen.app) as app:
         requests = [call(app, name, modern=modern) for name in ("cook", "cook", "bake", "bake")]
@@ -82,7 +82,7 @@ async def test_the_limit_for_every_tool_is_one_for_each(modern):
             await request.answer()
 
 
-async def test_a_client_that_stops_waiting_gives_its_place_to_the_next(modern):
+async def test_a_waiting_client_that_leaves_frees_its_place(modern):
     kitchen = Kitchen(MCP_TOOL_CONCURRENCY="1")
     async with started(kitchen.app) as app:
         first = call(app, "cook", modern=modern)
@@ -97,7 +97,7 @@ async def test_a_client_that_stops_waiting_gives_its_place_to_the_next(modern):
     assert kitchen.most == 1
 
 
-async def test_a_call_that_takes_too_long_is_stopped_with_an_error_that_says_so(modern):
+async def test_a_call_that_takes_too_long_is_cancelled_with_an_error(modern):
     kitchen = Kitchen(MCP_TOOL_TIMEOUT="cook=0.05")
     async with started(kitchen.app) as app:
         status, answer = await call(app, "cook", modern=modern).answer()
@@ -110,7 +110,7 @@ async def test_a_call_that_takes_too_long_is_stopped_with_an_error_that_says_so(
     }
 
 
-async def test_waiting_for_a_place_counts_as_time(modern):
+async def test_waiting_counts_towards_the_timeout(modern):
     kitchen = Kitchen(MCP_TOOL_CONCURRENCY="1", MCP_TOOL_TIMEOUT="bake=0.05")
     async with started(kitchen.app) as app:
         # Another limit than the next one's, and the same place: the tool's own.
@@ -120,7 +120,7 @@ async def test_waiting_for_a_place_counts_as_time(modern):
     assert codes == [-32001, -32001]
 
 
-async def test_a_blocking_tool_can_t_be_stopped_but_its_caller_is_answered_and_its_place_stays_taken(modern):
+async def test_a_blocking_tool_past_its_timeout_is_answered_and_keeps_its_place(modern):
     kitchen = Kitchen(MCP_TOOL_TIMEOUT="*=0.05", MCP_TOOL_CONCURRENCY="roast=1")
     async with started(kitchen.app) as app:
         _, first = await call(app, "roast", modern=modern).answer()
@@ -130,7 +130,7 @@ async def test_a_blocking_tool_can_t_be_stopped_but_its_caller_is_answered_and_i
     assert first["error"]["code"] == second["error"]["code"] == -32001
 
 
-async def test_names_that_callers_make_up_do_not_fill_the_memory():
+async def test_unknown_tool_names_do_not_fill_the_memory():
     kitchen = Kitchen(MCP_TOOL_CONCURRENCY="1", MCP_LOG_LEVEL="ERROR")
     async with started(kitchen.app) as app:
         for number in range(200):
@@ -152,7 +152,7 @@ def lowlevel(run):
     return Server("kitchen", on_list_tools=listed, on_call_tool=called)
 
 
-async def test_made_up_names_do_not_give_a_tool_a_second_place(modern):
+async def test_unknown_tool_names_get_no_limit_of_their_own(modern):
     """A low-level server may take `COOK` for `cook`; and 10,000 names once made every place anew."""
     running, counts, gate = [], [], asyncio.Event()
 
@@ -173,7 +173,7 @@ async def test_made_up_names_do_not_give_a_tool_a_second_place(modern):
 
 
 @pytest.mark.parametrize("make", [lambda: Kitchen().server, lambda: lowlevel(_nothing)], ids=["sdk", "low-level"])
-async def test_names_that_are_no_tools_make_no_metrics(make):
+async def test_unknown_tool_names_create_no_metrics(make):
     server = make()
     tools = ToolNames(server if isinstance(server, Server) else lowlevel_of(server), {"named"})
     assert [tools.resolve(name) for name in ("named", "nothing", None, 3)] == [
@@ -184,7 +184,7 @@ async def test_names_that_are_no_tools_make_no_metrics(make):
     ]
 
 
-async def test_a_tool_is_one_by_its_list_and_before_it_by_its_answer():
+async def test_a_tool_is_known_by_the_list_or_by_a_successful_call():
     tools = ToolNames(lowlevel(_nothing))
     tools.record_answer("cook")
     tools.record_list({"tools": [{"name": "bake"}, {"name": 3}, None]})
@@ -199,7 +199,7 @@ async def _nothing(name):
     pass
 
 
-async def test_the_log_calls_what_is_no_tool_unknown_and_still_says_what_was_asked_for(logged):
+async def test_the_log_marks_unknown_tools_and_keeps_the_requested_name(logged):
     kitchen = Kitchen()
     async with started(kitchen.app) as app:
         await call(app, "no\nsuch " + "x" * 500, modern=False).answer()

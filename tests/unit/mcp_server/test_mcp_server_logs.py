@@ -21,7 +21,7 @@ SPAN_KEY = "logging.googleapis.com/spanId"
 SAMPLED_KEY = "logging.googleapis.com/trace_sampled"
 
 
-def test_a_record_is_one_object_with_severity_message_time_and_logger(logged):
+def test_a_record_is_one_json_object_with_severity_message_time_and_logger(logged):
     logging.getLogger("shop").warning("only %d left\nof %s", 3, "żaba\u2028")
     (entry,) = logged()
     assert entry["severity"] == "WARNING"
@@ -32,7 +32,7 @@ def test_a_record_is_one_object_with_severity_message_time_and_logger(logged):
     assert TRACE_KEY not in entry
 
 
-def test_every_level_has_the_name_that_cloud_logging_knows(logged):
+def test_every_level_has_its_cloud_logging_severity(logged):
     logged(level="DEBUG")
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL, 33):
         logging.getLogger("shop").log(level, "x")
@@ -52,7 +52,7 @@ def test_an_exception_stays_on_the_line_of_its_record(logged):
     assert "Stack (most recent call last):" in entry["message"]
 
 
-def test_a_record_with_arguments_that_do_not_fit_is_still_written():
+def test_a_record_with_mismatched_format_arguments_is_still_written():
     # Formatted by hand: pytest's own handler, which listens to every logger, raises for such a record.
     record = logging.makeLogRecord({"name": "shop", "levelname": "INFO", "msg": "%d items", "args": ("many",)})
     entry = json.loads(logs.CloudLoggingFormatter().format(record))
@@ -60,7 +60,7 @@ def test_a_record_with_arguments_that_do_not_fit_is_still_written():
     assert "many" in entry["message"]
 
 
-def test_uvicorn_the_sdk_and_warnings_go_the_same_way(logged):
+def test_uvicorn_the_sdk_and_warnings_use_the_same_format(logged):
     build_server(Settings())
     logging.getLogger("uvicorn.error").info("Started")
     with warnings.catch_warnings():
@@ -94,13 +94,13 @@ def test_uvicorn_the_sdk_and_warnings_go_the_same_way(logged):
         ({}, None),
     ],
 )
-def test_the_trace_of_a_request_is_read_from_the_header_that_has_its_form(headers, trace):
+def test_a_requests_trace_is_read_from_the_first_valid_header(headers, trace):
     actual = logs.trace_of(headers)
     assert (None if actual is None else (actual.trace_id, actual.span_id, actual.sampled)) == trace
 
 
 @pytest.mark.anyio
-async def test_what_a_tool_logs_carries_the_trace_of_its_call_in_both_eras(connected, logged):
+async def test_a_tools_log_entries_have_the_trace_of_its_call_in_both_protocol_versions(connected, logged):
     server = MCPServer("shop")
 
     @server.tool()
@@ -117,7 +117,7 @@ async def test_what_a_tool_logs_carries_the_trace_of_its_call_in_both_eras(conne
 
 
 @pytest.mark.anyio
-async def test_a_refusal_is_logged_with_its_trace_and_the_next_request_has_its_own(serving, logged):
+async def test_a_refusal_is_logged_with_the_trace_of_its_own_request(serving, logged):
     logged(project="acme-dev")
     async with serving(build_server(Settings())) as http:
         await http.post("/mcp", headers={"host": "evil.test", "x-cloud-trace-context": f"{TRACE}/1;o=1"})
@@ -129,7 +129,7 @@ async def test_a_refusal_is_logged_with_its_trace_and_the_next_request_has_its_o
 
 
 @pytest.mark.anyio
-async def test_each_tool_call_is_one_line_that_says_which_tool_who_called_and_how_it_ended(connected, logged):
+async def test_each_tool_call_is_one_log_line_with_tool_caller_and_outcome(connected, logged):
     headers = {"authorization": f"Bearer {id_token(ADA)}"}
     async with connected(build_server(Settings()), headers=headers, MCP_ACCESS="iam") as client:
         await client.list_tools()
@@ -155,7 +155,7 @@ async def test_a_quiet_call_writes_no_other_line(connected, logged):
 
 
 @pytest.mark.parametrize("encode", [logs.to_json, runner.to_json], ids=["standard library", "hosting"])
-def test_a_line_holds_whatever_was_logged(logged, encode):
+def test_any_logged_value_is_one_line(logged, encode):
     logged(encode=encode)
     itself: dict[str, object] = {}
     itself["it"] = itself

@@ -106,7 +106,7 @@ def shop(**environment):
         {"scope": None, "scp": ["mcp", "x"]},
     ],
 )
-async def test_a_token_for_this_server_lets_in_and_tells_tools_who_it_is(issuer, modern, given):
+async def test_a_token_for_this_server_is_accepted_and_identifies_the_caller_to_tools(issuer, modern, given):
     headers = bearer(token(client_id="desk", email="ada@example.org", **given))
     async with started(shop()) as app:
         status, answer = await call(app, "who", modern=modern, headers=headers).answer()
@@ -116,7 +116,7 @@ async def test_a_token_for_this_server_lets_in_and_tells_tools_who_it_is(issuer,
     )
 
 
-async def test_who_has_no_token_learns_where_to_get_one(issuer):
+async def test_a_request_without_a_token_gets_the_metadata_url(issuer):
     async with started(shop()) as app:
         request = call(app, "who")
         status, headers = await request.start()
@@ -167,7 +167,7 @@ async def test_who_has_no_token_learns_where_to_get_one(issuer):
     ],
     ids=lambda text: None,
 )
-async def test_any_other_token_is_refused_and_nothing_of_it_is_repeated(issuer, text):
+async def test_any_other_token_is_refused_and_not_echoed(issuer, text):
     async with started(shop()) as app:
         request = call(app, "who", headers=bearer(text))
         status, headers = await request.start()
@@ -193,14 +193,14 @@ async def test_no_reason_for_a_refusal_ends_the_line_of_the_challenge(issuer, mo
 
 
 @pytest.mark.parametrize("value", ["", "Basic abc", "Bearer", "Bearer ", "bearer\t x"])
-async def test_what_is_no_bearer_token_is_no_token(issuer, value):
+async def test_other_authorization_schemes_count_as_no_token(issuer, value):
     async with started(shop()) as app:
         status, headers = await call(app, "who", headers=[(b"authorization", value.encode())]).start()
     assert status == 401
     assert headers["www-authenticate"].startswith("Bearer resource_metadata=")
 
 
-async def test_a_token_without_the_scope_of_every_request_is_told_which(issuer):
+async def test_a_token_without_the_required_scope_is_refused_with_its_name(issuer):
     async with started(shop()) as app:
         status, headers = await call(app, "who", headers=bearer(token(scope="other"))).start()
     assert status == 403
@@ -209,7 +209,7 @@ async def test_a_token_without_the_scope_of_every_request_is_told_which(issuer):
 
 
 @pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
-async def test_a_tool_s_own_scopes_are_needed_for_that_tool_alone(issuer, modern):
+async def test_a_tools_scopes_are_required_only_for_that_tool(issuer, modern):
     async with started(shop()) as app:
         request = call(app, "sell", modern=modern, headers=bearer(token(scope="mcp shop:read")))
         status, headers = await request.start()
@@ -223,7 +223,7 @@ async def test_a_tool_s_own_scopes_are_needed_for_that_tool_alone(issuer, modern
     assert sold["result"]["content"][0]["text"] == "sold"
 
 
-async def test_in_a_session_a_tool_s_scopes_are_needed_too(issuer):
+async def test_a_tools_scopes_are_required_in_a_session(issuer):
     async with started(shop(MCP_STATELESS="false")) as app:
         initialize = message(
             "initialize",
@@ -245,7 +245,7 @@ async def test_in_a_session_a_tool_s_scopes_are_needed_too(issuer):
     assert status == 404
 
 
-async def test_in_a_session_each_call_has_the_scopes_of_its_own_token(issuer):
+async def test_each_call_of_a_session_is_checked_by_its_own_tokens_scopes(issuer):
     async with started(shop(MCP_STATELESS="false")) as app:
         greeting = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
         all_scopes = bearer(token(scope="mcp shop:read shop:write"))
@@ -264,7 +264,7 @@ async def test_in_a_session_each_call_has_the_scopes_of_its_own_token(issuer):
         assert (await sold(all_scopes))["result"]["content"][0]["text"] == "sold"
 
 
-async def test_a_session_and_a_stream_are_their_caller_s_alone(issuer):
+async def test_only_its_caller_can_use_a_session_or_a_stream(issuer):
     ada, eve = bearer(token()), bearer(token(sub="eve"))
     async with started(shop(MCP_STATELESS="false", MCP_TRANSPORTS="streamable-http,sse")) as app:
         greeting = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
@@ -286,21 +286,21 @@ async def test_a_session_and_a_stream_are_their_caller_s_alone(issuer):
         await stream.task
 
 
-async def test_health_and_foreign_hosts_are_as_ever(issuer):
+async def test_health_and_host_checks_are_unchanged_with_oauth(issuer):
     async with started(shop()) as app:
         assert (await get(app, "/health").answer())[0] == 200
         assert (await call(app, "who", headers=[(b"host", b"mcp.example.org"), *bearer(token())]).answer())[0] == 200
         assert (await call(app, "who", headers=[(b"host", b"evil.test"), *bearer(token())]).answer())[0] == 421
 
 
-async def test_an_identity_that_cloud_run_s_form_claims_counts_for_nothing(issuer):
+async def test_with_oauth_cloud_runs_identity_header_is_ignored(issuer):
     headers = [*bearer(token()), (b"x-serverless-authorization", f"Bearer {id_token(ADA)}".encode())]
     async with started(shop()) as app:
         _, answer = await call(app, "who", headers=headers).answer()
     assert answer["result"]["content"][0]["text"].startswith("ada None")
 
 
-async def test_when_the_issuer_does_not_answer_nobody_is_sent_to_log_in_again(issuer):
+async def test_an_unreachable_issuer_does_not_ask_callers_to_log_in_again(issuer):
     issuer.down = True
     async with started(shop()) as app:
         status, headers = await call(app, "who", headers=bearer(token())).start()
@@ -316,7 +316,7 @@ class Clock:
         return self.now
 
 
-async def test_keys_are_kept_for_an_hour_and_asked_for_again_when_one_is_unknown():
+async def test_keys_are_cached_for_an_hour_and_refetched_for_unknown_key_ids():
     issuer, clock = Issuer(), Clock()
     keys = IssuerKeys(ISSUER, issuer.fetch, clock)
     await keys.require_key("one")
@@ -337,7 +337,7 @@ async def test_keys_are_kept_for_an_hour_and_asked_for_again_when_one_is_unknown
         await keys.require_key("four")
 
 
-async def test_an_issuer_that_names_itself_otherwise_is_not_believed():
+async def test_metadata_with_another_issuer_is_refused():
     issuer = Issuer()
     issuer.name = "https://evil.test"
     with pytest.raises(KeysError, match=r"names the issuer 'https://evil\.test'"):
@@ -345,7 +345,7 @@ async def test_an_issuer_that_names_itself_otherwise_is_not_believed():
 
 
 @pytest.mark.parametrize("document", [None, [], {"keys": 3}, {"keys": []}, {"keys": [{}, 3, {"kty": "none"}]}])
-async def test_keys_that_are_none_are_no_keys(document):
+async def test_invalid_keys_are_ignored(document):
     issuer = Issuer()
 
     async def fetch(url):
@@ -355,7 +355,7 @@ async def test_keys_that_are_none_are_no_keys(document):
         await IssuerKeys(ISSUER, fetch).require_key("one")
 
 
-async def test_metadata_is_looked_for_where_the_specification_says():
+async def test_metadata_is_requested_at_the_specified_urls():
     assert metadata_urls("https://a.test") == [
         "https://a.test/.well-known/oauth-authorization-server",
         "https://a.test/.well-known/openid-configuration",
@@ -367,7 +367,7 @@ async def test_metadata_is_looked_for_where_the_specification_says():
     ]
 
 
-async def test_the_reference_server_shows_the_caller(issuer):
+async def test_the_reference_servers_whoami_shows_the_caller(issuer):
     settings = Settings(**ENVIRONMENT)
     async with started(build_app(build_server(settings), settings)) as app:
         _, answer = await call(app, "whoami", headers=bearer(token(email="eve@google.com"))).answer()
@@ -375,7 +375,7 @@ async def test_the_reference_server_shows_the_caller(issuer):
 
 
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/sse", "/messages/", "/messages/x", "/messages//"])
-async def test_no_way_in_is_without_the_gate(issuer, path):
+async def test_every_mcp_route_requires_a_token(issuer, path):
     content = message(params={"name": "who", "arguments": {}})
     async with started(shop(MCP_TRANSPORTS="streamable-http,sse")) as app:
         scope = scope_of(content, path=path) | {"method": "GET" if path == "/sse" else "POST"}
@@ -410,7 +410,7 @@ OPEN = {
 )
 @example([("POST", "/mcp\n"), ("GET", "/mcp\n"), ("DELETE", "/mcp\n"), ("POST", "/mcp/\n"), ("GET", "/sse\n")])
 @example([("POST", "/messages\n"), ("POST", "/messages/\n"), ("POST", "/mcp\r"), ("POST", "/mcp\u2028")])
-def test_no_path_however_it_is_written_leads_past_the_gate(asked):
+def test_no_spelling_of_a_path_bypasses_the_token_check(asked):
     called = []
     server = MCPServer("shop")
 

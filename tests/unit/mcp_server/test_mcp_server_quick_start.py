@@ -60,7 +60,7 @@ def imported() -> Any:
         return importlib.import_module("sdk")
 
 
-def test_a_heavy_module_is_imported_with_the_first_call_and_not_before(modules):
+def test_a_lazy_module_is_imported_at_its_first_use(modules):
     sdk = imported()
     assert "heavy" not in sys.modules
     assert sdk.checked(1) == 1
@@ -68,17 +68,17 @@ def test_a_heavy_module_is_imported_with_the_first_call_and_not_before(modules):
     assert sdk.Wrong is sys.modules["heavy"].Wrong
 
 
-def test_an_exception_that_was_put_off_is_caught_as_itself(modules):
+def test_a_lazily_imported_exception_can_be_caught(modules):
     assert imported().checked(-1) == "wrong"
 
 
-def test_a_module_that_is_imported_as_a_whole_is_there_when_it_is_used(modules):
+def test_a_lazily_imported_module_is_loaded_when_it_is_used(modules):
     sdk = imported()
     assert "whole" not in sys.modules
     assert sdk.limit() == 3
 
 
-def test_a_package_finds_its_names_itself_afterwards(modules):
+def test_a_package_resolves_its_names_itself_after_the_import(modules):
     sdk = imported()
     lazy_import._resolve_on_access(sdk)
     assert not [member for member in vars(sdk).values() if isinstance(member, lazy_import._LazyName)]
@@ -87,12 +87,12 @@ def test_a_package_finds_its_names_itself_afterwards(modules):
         _ = sdk.nothing
 
 
-def test_what_is_imported_already_is_left_alone(modules):
+def test_a_module_that_is_already_imported_is_left_alone(modules):
     heavy = importlib.import_module("heavy")
     assert imported().Wrong is heavy.Wrong
 
 
-def test_an_adapter_is_built_with_its_first_use():
+def test_a_type_adapter_is_built_at_its_first_use():
     with lazy_import._defer_adapters():
         adapter = TypeAdapter(Annotated[Point | None, Field(description="where")])
         generic = TypeAdapter[list[int]](list[int])
@@ -104,14 +104,14 @@ def test_an_adapter_is_built_with_its_first_use():
     assert TypeAdapter(int).pydantic_complete
 
 
-def test_an_adapter_of_a_model_keeps_the_model_s_own_configuration():
+def test_a_type_adapter_of_a_model_keeps_the_models_configuration():
     with lazy_import._defer_adapters():
         adapter = TypeAdapter(Strict)
     with pytest.raises(ValidationError):
         adapter.validate_python({"x": "3"})
 
 
-def test_a_model_is_built_with_its_first_use():
+def test_a_model_is_built_at_its_first_use():
     with defer_models():
 
         class Later(BaseModel):
@@ -121,7 +121,7 @@ def test_a_model_is_built_with_its_first_use():
     assert Later(x=1).x == 1
 
 
-def test_a_state_is_sealed_by_the_sdk_s_own_codec():
+def test_a_request_state_is_sealed_by_the_sdks_codec():
     codec = LazyCodec(KEY)
     token = codec.seal(b"state")
     assert RequestStateSecurity(keys=[KEY]).codec.unseal(token) == b"state"
@@ -131,12 +131,12 @@ def test_a_state_is_sealed_by_the_sdk_s_own_codec():
 @pytest.mark.parametrize(
     "token", ["", "v1.AAAA", LazyCodec("o" * 32).seal(b"state")], ids=["empty", "garbage", "of-another-key"]
 )
-def test_a_state_that_is_not_ours_is_refused(token):
+def test_a_foreign_request_state_is_refused(token):
     with pytest.raises(InvalidRequestState):
         LazyCodec(KEY).unseal(token)
 
 
-def test_a_key_that_nobody_gave_is_made_up_and_is_another_each_time():
+def test_a_missing_key_is_generated_anew_by_each_process():
     with defer_state_keys():
         first, other = RequestStateSecurity.ephemeral(ttl=5), RequestStateSecurity.ephemeral()
     assert isinstance(first.codec, LazyCodec)
@@ -146,13 +146,13 @@ def test_a_key_that_nobody_gave_is_made_up_and_is_another_each_time():
     assert not isinstance(RequestStateSecurity.ephemeral().codec, LazyCodec)
 
 
-def test_a_weak_key_of_the_user_s_is_refused_at_once():
+def test_a_weak_key_is_refused_at_startup():
     with defer_state_keys(), pytest.raises(ValueError, match="at least 32 bytes"):
         RequestStateSecurity(keys=["short"])
 
 
 @pytest.mark.parametrize(("module", "importer"), list(lazy_import._LAZY_MODULES.items()))
-def test_the_sdk_still_imports_what_is_put_off_where_it_did(module, importer):
+def test_the_sdk_still_imports_the_modules_that_are_made_lazy(module, importer):
     """Fails with an SDK that has it elsewhere: a start would be as slow as before, and nobody would notice."""
     spec = importlib.util.find_spec(importer)
     tree = ast.parse(Path(spec.origin).read_text())
@@ -165,13 +165,13 @@ def test_the_sdk_still_imports_what_is_put_off_where_it_did(module, importer):
     assert module in imported
 
 
-def test_a_process_that_was_given_a_server_has_imported_the_sdk_and_nothing_is_put_off():
+def test_nothing_is_lazy_in_a_process_that_has_already_imported_the_sdk():
     original = dict(sys.modules)
     lazy_import.import_sdk()
     assert dict(sys.modules) == original
 
 
-def test_serve_is_the_packages_own_name_and_nothing_else_is_looked_for_in_hosting():
+def test_the_package_exports_serve_and_no_unknown_name():
     assert mcpfleet_server.serve is runner.serve
     with pytest.raises(AttributeError, match="no attribute 'served'"):
         _ = mcpfleet_server.served

@@ -18,7 +18,7 @@ from mcpfleet_server.hosting.settings import Settings, SettingsError, load_setti
 PACKAGE = Path(mcp_server.__file__).parent
 
 
-def test_an_empty_environment_serves_mcp_on_8080_for_loopback_alone():
+def test_an_empty_environment_serves_mcp_on_8080_for_loopback_hosts_only():
     settings = load_settings()
     assert (settings.port, settings.mcp_path, settings.log_level) == (8080, "/mcp", "INFO")
     assert settings.allowed_hosts == ()
@@ -26,7 +26,7 @@ def test_an_empty_environment_serves_mcp_on_8080_for_loopback_alone():
     assert settings.forwarded_allow_ips == "127.0.0.1"
 
 
-def test_the_fleet_s_variables_are_read(monkeypatch):
+def test_the_fleets_variables_are_read(monkeypatch):
     environment = {
         "PORT": "9000",
         "MCP_PATH": "/v1/mcp",
@@ -81,7 +81,7 @@ def test_an_empty_variable_counts_as_unset(monkeypatch):
         ("MCP_LOG_LEVEL", "loud", "'WARNING'"),
     ],
 )
-def test_a_mistake_is_told_under_its_variable_with_what_to_write(monkeypatch, name, value, hint):
+def test_an_invalid_variable_is_named_with_what_to_write(monkeypatch, name, value, hint):
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError) as caught:
         load_settings()
@@ -91,7 +91,7 @@ def test_a_mistake_is_told_under_its_variable_with_what_to_write(monkeypatch, na
     assert "Value error" not in line
 
 
-def test_the_process_tells_every_mistake_as_a_log_line_and_ends_with_2(monkeypatch, capsys, process_state):
+def test_the_process_logs_every_invalid_variable_and_exits_with_2(monkeypatch, capsys, process_state):
     monkeypatch.setenv("PORT", "abc")
     monkeypatch.setenv("MCP_PATH", "mcp")
     assert serve(build) == 2
@@ -112,12 +112,12 @@ def test_the_image_installs_the_versions_that_are_tested():
         )
 
 
-def test_the_server_tells_the_version_of_its_project():
+def test_the_server_reports_the_version_of_its_project():
     project = tomllib.loads((PACKAGE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == mcp_server.__version__
 
 
-def test_what_a_fleet_says_under_names_of_its_own_wins_over_a_variable_that_may_mean_something_else():
+def test_the_fleets_prefixed_variables_take_precedence():
     settings = load_settings(
         {"MCPFLEET_PATH": "/tools", "MCP_PATH": "/srv/data/", "MCPFLEET_ALLOWED_HOSTS": "a-*.run.app"}
     )
@@ -125,7 +125,7 @@ def test_what_a_fleet_says_under_names_of_its_own_wins_over_a_variable_that_may_
     assert settings.allowed_hosts[0].accepts("a-1.run.app")
 
 
-def test_a_mistake_names_the_variable_that_was_read():
+def test_an_error_names_the_variable_that_was_read():
     with pytest.raises(SettingsError) as caught:
         load_settings(
             {"MCPFLEET_PATH": "tools", "MCP_PATH": "/mcp", "MCPFLEET_ALLOWED_HOSTS": "*", "MCP_OTEL": "maybe"}
@@ -134,7 +134,7 @@ def test_a_mistake_names_the_variable_that_was_read():
     assert names == ["MCPFLEET_PATH", "MCPFLEET_ALLOWED_HOSTS", "MCP_OTEL"]
 
 
-def test_a_mistake_between_two_variables_names_both_as_they_were_read():
+def test_an_error_about_two_variables_names_both():
     with pytest.raises(SettingsError) as caught:
         load_settings({"MCPFLEET_ACCESS": "oauth"})
     assert str(caught.value).startswith("MCP_OAUTH_ISSUER: required for MCPFLEET_ACCESS=oauth")
@@ -153,7 +153,7 @@ VARIABLES = sorted(
         st.sampled_from(["", "oauth", "iap", "/a", "/health", "https://a.example", "sse", "false", "4", "é"]),
     )
 )
-def test_no_message_names_a_variable_that_the_fleet_s_own_has_replaced(environment):
+def test_no_error_names_a_variable_that_a_prefixed_one_replaced(environment):
     try:
         load_settings(environment)
     except SettingsError as error:

@@ -50,7 +50,7 @@ class LazyTracer:
         return self._make().start_as_current_span(*args, **kwargs)
 
 
-async def test_each_call_is_a_span_under_the_front_end_s_and_a_measurement(exported):
+async def test_each_call_is_a_child_span_of_the_front_ends_and_a_measurement(exported):
     spans, reader = exported
     settings = Settings(MCP_OTEL="true", K_SERVICE="mcp-reference", K_REVISION="mcp-reference-00001-abc")
     found = []
@@ -92,7 +92,7 @@ def stuck(monkeypatch):
     exporter.released.set()
 
 
-def test_what_can_t_be_sent_in_time_is_given_up_with_a_word(stuck, caplog):
+def test_telemetry_that_cannot_be_sent_in_time_is_dropped_with_a_warning(stuck, caplog):
     sending = telemetry.Telemetry(Settings(MCP_OTEL="true"))
     with sending._traces.get_tracer("test").start_as_current_span("lost"):
         pass
@@ -101,7 +101,7 @@ def test_what_can_t_be_sent_in_time_is_given_up_with_a_word(stuck, caplog):
     assert not [line for line in caplog.messages if "metrics" in line]
 
 
-async def test_the_last_spans_are_sent_before_the_server_may_end_its_loop(exported):
+async def test_the_last_spans_are_sent_before_the_event_loop_ends(exported):
     spans, _ = exported
     settings = Settings(MCP_OTEL="true")
     app = build_app(build_server(settings), settings)

@@ -16,7 +16,7 @@ def server():
     return build_server(Settings())
 
 
-async def test_the_server_tells_its_name_its_version_and_its_tools(connected, server):
+async def test_the_server_reports_its_name_version_and_tools(connected, server):
     async with connected(server) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
         assert client.server_info.version == mcp_server.__version__
@@ -26,7 +26,7 @@ async def test_the_server_tells_its_name_its_version_and_its_tools(connected, se
     assert all(tool.description for tool in tools.values())
 
 
-async def test_add_adds(connected, server):
+async def test_add_returns_the_sum(connected, server):
     async with connected(server) as client:
         result = await client.call_tool("add", {"a": 2**53, "b": -1})
     assert not result.is_error
@@ -65,14 +65,14 @@ async def test_countdown_reports_each_second_and_then_its_result(connected):
 
 
 @pytest.mark.parametrize("seconds", [0, 61])
-async def test_countdown_refuses_to_last_for_ever_or_not_at_all(connected, server, seconds):
+async def test_countdown_refuses_too_many_and_no_seconds(connected, server, seconds):
     async with connected(server) as client:
         result = await client.call_tool("countdown", {"seconds": seconds})
     assert result.is_error
     assert "seconds" in result.content[0].text
 
 
-async def test_whoami_tells_the_service_the_revision_and_the_protocol(connected, era):
+async def test_whoami_reports_service_revision_and_protocol_version(connected, era):
     settings = Settings(K_SERVICE="mcp-reference", K_REVISION="mcp-reference-00001-abc")
     async with connected(build_server(settings)) as client:
         result = await client.call_tool("whoami", {})
@@ -114,20 +114,20 @@ async def test_whoami_tells_the_service_the_revision_and_the_protocol(connected,
         ({}, None),
     ],
 )
-async def test_whoami_knows_the_caller_that_cloud_run_verified_and_no_other(connected, server, headers, caller):
+async def test_whoami_reports_only_a_caller_verified_by_cloud_run(connected, server, headers, caller):
     async with connected(server, headers=headers, MCP_ACCESS="iam") as client:
         result = await client.call_tool("whoami", {})
     assert not result.is_error
     assert result.structured_content["caller"] == caller
 
 
-async def test_the_tools_work_without_http_too(era, server):
+async def test_the_tools_work_without_http(era, server):
     async with Client(server, mode=era) as client:
         assert (await client.call_tool("add", {"a": 1, "b": 2})).structured_content == {"result": 3}
         assert (await client.call_tool("whoami", {})).structured_content["caller"] is None
 
 
-async def test_a_modern_client_may_keep_the_list_of_tools_for_five_minutes(server):
+async def test_a_2026_client_may_cache_the_list_of_tools_for_five_minutes(server):
     async with Client(server, mode="2026-07-28") as client:
         listed = await client.list_tools()
     assert (listed.ttl_ms, listed.cache_scope) == (300_000, "public")

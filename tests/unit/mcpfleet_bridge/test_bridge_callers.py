@@ -93,7 +93,7 @@ def leased(http):
 # --- sessions -----------------------------------------------------------------------------------------------
 
 
-async def test_a_session_is_used_streamed_and_ended_by_who_began_it_alone(bridging, two):
+async def test_only_its_caller_can_use_stream_and_end_a_session(bridging, two):
     options, ada, bob = two
     async with bridging(stateless=False, warm=False, **options) as http:
         _, session = await session_of(http, ada)
@@ -108,7 +108,7 @@ async def test_a_session_is_used_streamed_and_ended_by_who_began_it_alone(bridgi
         assert (await http.post(http.call("echo", text="x"), {**session, **ada})).status == 200
 
 
-async def test_what_is_posted_to_a_stream_comes_from_who_opened_it(bridging, two, wait_until):
+async def test_only_the_caller_who_opened_a_stream_can_post_to_it(bridging, two, wait_until):
     options, ada, bob = two
     async with bridging(sse=True, **options) as http:
         stream = http.request("GET", "/sse", http.headers(ada))
@@ -121,7 +121,7 @@ async def test_what_is_posted_to_a_stream_comes_from_who_opened_it(bridging, two
         await stream
 
 
-async def test_one_caller_cant_take_all_sessions(bridging, two):
+async def test_one_caller_cannot_use_all_sessions(bridging, two):
     options, ada, bob = two
     async with bridging(stateless=False, warm=False, sessions=4, **options) as http:
         assert [(await session_of(http, ada))[0] for _ in range(4)] == [200, 200, 200, 503]
@@ -132,7 +132,7 @@ async def test_one_caller_cant_take_all_sessions(bridging, two):
 # --- calls that wait for their client -------------------------------------------------------------------------
 
 
-async def test_the_state_of_a_call_is_of_use_to_its_caller_alone_and_stays(bridging, two):
+async def test_another_callers_attempt_does_not_use_up_a_request_state(bridging, two):
     options, ada, bob = two
     async with bridging(**options) as http:
         first_round = (await ask(http, ada)).last["result"]
@@ -144,7 +144,7 @@ async def test_the_state_of_a_call_is_of_use_to_its_caller_alone_and_stays(bridg
         assert "by Ada" in (await ask(http, ada, **answers)).last["result"]["content"][0]["text"]
 
 
-async def test_a_process_that_has_served_one_caller_serves_no_other(bridging, two):
+async def test_a_leased_process_serves_only_one_caller(bridging, two):
     options, ada, bob = two
     async with bridging(**options) as http:
         for headers in (ada, ada, bob, ada, bob):
@@ -152,7 +152,7 @@ async def test_a_process_that_has_served_one_caller_serves_no_other(bridging, tw
         assert [server.methods().count("tools/call") for server in leased(http)] == [3, 2]
 
 
-async def test_what_a_process_says_late_reaches_the_caller_it_worked_for_and_nobody_else(bridging, two, wait_until):
+async def test_late_messages_of_a_process_reach_only_the_caller_that_it_served(bridging, two, wait_until):
     options, ada, bob = two
     async with bridging(exclusive=1, **options) as http:
         await echo(http, ada, meta=LEVEL)
@@ -167,9 +167,7 @@ async def test_what_a_process_says_late_reaches_the_caller_it_worked_for_and_nob
         assert server.over, "with one process for all, hers had to go"
 
 
-async def test_one_caller_cant_take_all_processes_for_questions_and_is_served_when_one_of_his_is_free(
-    bridging, two, wait_until
-):
+async def test_one_caller_cannot_lease_all_processes_and_waits_for_its_own_to_be_free(bridging, two, wait_until):
     options, ada, bob = two
     async with bridging(exclusive=4, queue=4, **options) as http:
         first_rounds = [(await ask(http, ada)).last["result"] for _ in range(3)]
@@ -189,7 +187,7 @@ async def test_one_caller_cant_take_all_processes_for_questions_and_is_served_wh
         assert expired.status == 400
 
 
-async def test_one_caller_cant_take_all_places_of_those_that_wait_for_the_pool(bridging, two, wait_until):
+async def test_one_caller_cannot_fill_the_queue_of_the_pool(bridging, two, wait_until):
     options, ada, bob = two
     async with bridging(concurrency=1, queue=4, **options) as http:
         first = http.begin(http.call("hold", key=1), ada)
@@ -202,7 +200,7 @@ async def test_one_caller_cant_take_all_places_of_those_that_wait_for_the_pool(b
         assert [(await request).status for request in (first, *waiting[:3], other)] == [200] * 5
 
 
-async def test_one_caller_cant_take_all_subscriptions(bridging, two, wait_until, monkeypatch):
+async def test_one_caller_cannot_use_all_subscriptions(bridging, two, wait_until, monkeypatch):
     options, ada, bob = two
     monkeypatch.setattr("mcpfleet_bridge.subscriptions.MAX_STREAMS", 4)
     async with bridging(**options) as http:
@@ -221,7 +219,7 @@ async def test_one_caller_cant_take_all_subscriptions(bridging, two, wait_until,
 
 
 @pytest.mark.parametrize("options", [{}, {"access": "public"}], ids=["unset", "public"])
-async def test_where_nobody_checks_callers_a_header_makes_nobody_somebody(bridging, options):
+async def test_a_public_bridge_identifies_no_caller(bridging, options):
     async with bridging(stateless=False, warm=False, sessions=2, **options) as http:
         _, session = await session_of(http, bearer(ADA))
         for claimed in (bearer(BOB), vouched(), {}):
@@ -229,7 +227,7 @@ async def test_where_nobody_checks_callers_a_header_makes_nobody_somebody(bridgi
         assert [(await session_of(http, bearer(ADA)))[0] for _ in range(2)] == [200, 503], "all are for everybody"
 
 
-async def test_strangers_share_processes_as_they_do_the_pool_but_none_that_has_log_messages_for_one(bridging):
+async def test_unidentified_callers_share_leased_processes_without_log_messages(bridging):
     async with bridging() as http:
         for _ in range(3):
             await echo(http, {})
@@ -257,14 +255,14 @@ async def test_strangers_share_processes_as_they_do_the_pool_but_none_that_has_l
     ids=range(11),
 )
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/", "/sse", "/messages/", "/nowhere"])
-async def test_behind_iap_no_way_in_is_without_its_assertion_but_the_health_check(bridging, headers, path):
+async def test_with_iap_every_route_except_the_health_check_requires_an_assertion(bridging, headers, path):
     async with bridging(sse=True, **IAP) as http:
         sent = [*http.headers().items(), *(headers if isinstance(headers, list) else headers.items())]
         assert (await http.request("GET" if path == "/sse" else "POST", path, sent, b"{}")).status == 401
         assert (await http.request("GET", "/health")).status == 200
 
 
-async def test_while_the_proxys_keys_cant_be_had_the_client_is_told_to_come_again(bridging, monkeypatch):
+async def test_without_the_keys_of_iap_a_client_is_told_to_retry(bridging, monkeypatch):
     def down():
         raise KeysError("no route")
 
@@ -282,14 +280,14 @@ async def test_while_the_proxys_keys_cant_be_had_the_client_is_told_to_come_agai
         ({"MCP_ACCESS": "private"}, "MCP_ACCESS: give one of iam, iap, login, oauth, public"),
     ],
 )
-def test_an_access_that_the_bridge_cant_keep_is_refused_at_the_start(environment, said):
+def test_an_access_mode_that_the_bridge_cannot_enforce_is_refused_at_startup(environment, said):
     with pytest.raises(SettingsError, match=said):
         load_settings({"MCP_STDIO_COMMAND": '["x"]', **environment})
 
 
 @quickly(derandomize=True, deadline=None)
 @given(st.integers(1, 10_000))
-def test_a_share_is_never_nothing_and_all_only_where_there_is_one(limit):
+def test_a_callers_share_is_at_least_one_and_never_all_of_several(limit):
     assert 1 <= caller_share(limit) <= limit
     assert caller_share(limit) < limit or limit == 1
     ada = ("i", "ada")

@@ -22,7 +22,7 @@ def words(line: str) -> set[str]:
     return {word.strip().lower() for word in line.split(",")}
 
 
-async def test_a_browser_is_told_that_a_listed_origin_may_call(bridging):
+async def test_a_preflight_from_a_listed_origin_is_allowed(bridging):
     preflight_headers = {**ASKS, "access-control-request-headers": "authorization, mcp-param-city, x-evil"}
     async with bridging(allowed_origins=LISTED) as http:
         message_count = len(http.fleet.started[0].heard)
@@ -38,7 +38,7 @@ async def test_a_browser_is_told_that_a_listed_origin_may_call(bridging):
     assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_behind_iap_a_preflight_needs_no_assertion_and_a_call_does(bridging):
+async def test_with_iap_a_preflight_requires_no_assertion_and_a_call_does(bridging):
     async with bridging(allowed_origins=LISTED, access="iap", iap_audience=("/projects/1/x",)) as http:
         assert (await http.request("OPTIONS", headers={"origin": APP, **ASKS})).status == 200
         refused = await http.post(http.call("echo", text="x"), {"origin": APP})
@@ -46,7 +46,7 @@ async def test_behind_iap_a_preflight_needs_no_assertion_and_a_call_does(bridgin
     assert refused.headers["access-control-allow-origin"] == APP, "the page may read why"
 
 
-async def test_a_page_may_read_an_answer_a_stream_and_the_id_of_its_session(bridging):
+async def test_a_page_may_read_responses_streams_and_its_session_id(bridging):
     hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "page", "version": "1"}}
     begin = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
     async with bridging(allowed_origins=LISTED, stateless=False) as http:
@@ -59,7 +59,7 @@ async def test_a_page_may_read_an_answer_a_stream_and_the_id_of_its_session(brid
     assert steps.headers["content-type"] == "text/event-stream"
 
 
-async def test_a_program_without_an_origin_is_answered_as_ever(bridging):
+async def test_a_request_without_an_origin_gets_no_cors_headers(bridging):
     async with bridging(allowed_origins=LISTED) as http:
         answer = await http.post(http.call("echo", text="x"))
         options = await http.request("OPTIONS", headers=ASKS)
@@ -69,9 +69,7 @@ async def test_a_program_without_an_origin_is_answered_as_ever(bridging):
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ORIGINS, st.sampled_from(["OPTIONS", "POST", "GET"]), st.sampled_from([LISTED, LISTED[:1], ()]))
-async def test_an_answer_names_the_origin_exactly_if_it_is_listed_and_nobody_otherwise(
-    bridging, origin, method, listed
-):
+async def test_a_response_names_the_origin_only_if_it_is_listed(bridging, origin, method, listed):
     async with bridging(allowed_origins=listed) as http:
         answer = await http.request(method, headers={**http.headers(ASKS), "origin": origin}, body=b"{}")
     if any(pattern.accepts(origin) for pattern in listed):

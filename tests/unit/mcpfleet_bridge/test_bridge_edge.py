@@ -13,7 +13,7 @@ async def test_a_foreign_host_is_refused(bridging):
         assert (await http.post(http.call("echo", text="x"), {"host": "mcp-a-1.run.app"})).status == 200
 
 
-async def test_a_foreign_origin_is_refused_and_an_allowed_one_is_not(bridging):
+async def test_only_allowed_origins_are_accepted(bridging):
     async with bridging(allowed_origins=(OriginPattern.parse("https://app.example.com"),)) as http:
         assert (await http.post(http.call("echo", text="x"), {"origin": "https://evil.example"})).status == 403
         assert (await http.post(http.call("echo", text="x"), {"origin": "null"})).status == 403
@@ -21,7 +21,7 @@ async def test_a_foreign_origin_is_refused_and_an_allowed_one_is_not(bridging):
 
 
 @pytest.mark.parametrize("name", ["host", "mcp-protocol-version", "mcp-method", "mcp-session-id"])
-async def test_a_header_that_decides_something_may_be_there_once(bridging, name):
+async def test_a_repeated_security_header_is_refused(bridging, name):
     async with bridging() as http:
         twice = [*http.headers().items(), ("host", "127.0.0.1"), (name, "127.0.0.1"), (name, "127.0.0.1")]
         answer = await http.request(headers=twice, body=b"{}")
@@ -30,13 +30,13 @@ async def test_a_header_that_decides_something_may_be_there_once(bridging, name)
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE", "PUT", "OPTIONS"])
-async def test_only_post_is_served_without_sessions(bridging, method):
+async def test_without_sessions_only_post_is_served(bridging, method):
     async with bridging() as http:
         answer = await http.request(method, headers=http.headers())
         assert (answer.status, answer.headers["allow"]) == (405, "POST")
 
 
-async def test_the_path_with_a_slash_is_the_same_and_others_are_not_there(bridging):
+async def test_a_trailing_slash_is_the_same_path_and_others_are_not_found(bridging):
     async with bridging() as http:
         assert (await http.post(http.call("echo", text="x"), path="/mcp/")).status == 200
         assert (await http.post(http.call("echo", text="x"), path="/other")).status == 404
@@ -53,7 +53,7 @@ async def test_the_path_with_a_slash_is_the_same_and_others_are_not_there(bridgi
         ({"accept": "*/*"}, 200),
     ],
 )
-async def test_content_type_and_accept_are_what_the_specification_asks(bridging, headers, status):
+async def test_wrong_content_type_and_accept_headers_are_refused(bridging, headers, status):
     async with bridging() as http:
         assert (await http.post(http.call("echo", text="x"), headers)).status == status
 
@@ -86,7 +86,7 @@ async def test_a_large_message_is_refused_before_and_while_it_is_read(bridging):
         (b'{"jsonrpc":"2.0","id":1,"method":"ping","params":[1]}', -32602),
     ],
 )
-async def test_what_is_no_message_is_answered_as_json_rpc_says_and_never_reaches_the_server(bridging, body, code):
+async def test_an_invalid_message_gets_a_json_rpc_error_and_never_reaches_the_server(bridging, body, code):
     async with bridging() as http:
         message_count = len(http.fleet.started[0].heard)
         answer = await http.post(body)
@@ -95,13 +95,13 @@ async def test_what_is_no_message_is_answered_as_json_rpc_says_and_never_reaches
         assert len(http.fleet.started[0].heard) == message_count
 
 
-async def test_a_batch_is_refused_in_words(bridging):
+async def test_a_batch_is_refused_with_the_reason(bridging):
     async with bridging() as http:
         assert "batches are not served" in (await http.post(b"[]")).last["error"]["message"]
 
 
 @pytest.mark.parametrize("modern", [False, True])
-async def test_an_answer_of_five_megabytes_comes_whole(bridging, modern):
+async def test_a_response_of_five_megabytes_arrives_complete(bridging, modern):
     text = "ä\n" * 2_500_000
     async with bridging() as http:
         http.fleet.started[0].tool_big = lambda number, _: http.fleet.started[0].say(

@@ -164,7 +164,7 @@ def unbroken(server):
 @pytest.mark.parametrize("path", PATHS)
 @FUZZ
 @given(data=st.data())
-def test_a_message_printed_in_any_way_is_one_line_and_means_the_same_on_every_path(bridging, splitting, path, data):
+def test_a_message_in_any_json_formatting_is_one_line_with_the_same_meaning_everywhere(bridging, splitting, path, data):
     value = {"text": ..., "more": data.draw(PLANTED), "number": 1}
     text = data.draw(spaced(value))
 
@@ -187,7 +187,7 @@ def test_a_message_printed_in_any_way_is_one_line_and_means_the_same_on_every_pa
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
 @pytest.mark.parametrize("path", PATHS)
-async def test_one_caller_can_not_answer_the_call_of_another(bridging, splitting, wait_until, path, end):
+async def test_one_caller_cannot_answer_the_call_of_another(bridging, splitting, wait_until, path, end):
     async with callers(bridging, splitting, path, 2) as (victim, attacker):
         kind = Caller(victim.http, "leased" if path == "resumed" else path, victim.session, victim.stream)
         victim_call = asyncio.ensure_future(kind.call(b'{"key":"v","text":"x"}', b'"victim"', "hold"))
@@ -254,7 +254,7 @@ async def test_no_part_of_a_message_ends_a_line(bridging, splitting, wait_until,
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\u2028", "\x85"])
-async def test_what_a_session_says_and_answers_is_one_line_too(bridging, splitting, wait_until, end):
+async def test_messages_and_answers_of_a_session_are_one_line(bridging, splitting, wait_until, end):
     blank, text = (end, "") if end in "\r\n" else ("", end)
     planted = f'{{"jsonrpc":"2.0","id":1,"method":"ping","x":"{text}"}}'
     value = f'{{{blank}"a":{blank}{planted}{blank}}}'.encode()
@@ -290,9 +290,7 @@ async def test_what_a_session_says_and_answers_is_one_line_too(bridging, splitti
         b'"x":1}, "_m\\u0065ta":{"progress\\u0054oken":NUMBER',
     ],
 )
-async def test_a_caller_who_names_the_token_of_another_reaches_nobody_but_himself(
-    bridging, splitting, wait_until, path, token
-):
+async def test_a_caller_cannot_use_the_progress_token_of_another(bridging, splitting, wait_until, path, token):
     async with callers(bridging, splitting, path, 2) as (victim, attacker):
         if path == "resumed":
             victim.name = attacker.name = "leased"
@@ -333,7 +331,7 @@ def children(http):
     ]
 
 
-async def test_the_number_of_a_call_can_not_be_guessed_nor_is_it_used_twice(bridging):
+async def test_the_ids_of_calls_are_unguessable_and_unique(bridging):
     async with bridging() as http:
         for _ in range(50):
             await http.post(http.call("echo", text="x"))

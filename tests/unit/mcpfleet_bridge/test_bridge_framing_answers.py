@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @FUZZ
 @given(data=st.data(), stream=st.booleans())
-def test_an_answer_is_one_event_whatever_the_server_puts_between_and_into_its_texts(bridging, data, stream):
+def test_an_answer_is_one_event_in_any_json_formatting_and_with_any_text(bridging, data, stream):
     planted = "data: {}\u2028\u2028event: message\u2029id: 7\x85: x"
     value = {"content": [{"type": "text", "text": planted}, ...], "data": data.draw(PLANTED)}
     text = data.draw(spaced(value)).replace("\n", " ")  # its lines end there
@@ -39,7 +39,7 @@ def test_an_answer_is_one_event_whatever_the_server_puts_between_and_into_its_te
 
 
 @pytest.mark.parametrize("guess", ["ID", "1", "2", '"ID"', "ID.0", "null", "-ID"])
-async def test_a_server_that_prints_what_a_caller_says_answers_nobody_elses_call(bridging, wait_until, guess):
+async def test_a_server_that_prints_a_callers_text_cannot_answer_another_call(bridging, wait_until, guess):
     async with bridging(call_seconds=5) as http:
         (server,) = http.fleet.started
         victim_call = http.begin(http.call("hold", "victim", key="v"))
@@ -57,7 +57,7 @@ async def test_a_server_that_prints_what_a_caller_says_answers_nobody_elses_call
         assert (await attack).ended == (guess == "ID"), "it has at most answered itself"
 
 
-async def test_an_answer_that_comes_after_its_call_was_given_up_answers_no_later_call(bridging, wait_until):
+async def test_a_late_answer_to_a_cancelled_call_answers_no_later_call(bridging, wait_until):
     async with bridging(call_seconds=5) as http:
         (server,) = http.fleet.started
         cancelled = http.begin(http.call("hold", 1, key="gone"))
@@ -111,7 +111,7 @@ LINES = st.text(alphabet=st.sampled_from('a"{ \t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u
 
 @given(LINES.map(str.encode))
 @settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_channel_refuses_what_is_more_than_one_line_to_anybody(channel, text):
+def test_the_channel_refuses_text_with_any_kind_of_line_break(channel, text):
     process, pipe = channel
     pipe.written.clear()
     line = text + b"\n"
@@ -125,12 +125,12 @@ def test_the_channel_refuses_what_is_more_than_one_line_to_anybody(channel, text
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"{}\r\n", b"{}\n{}\n", b"\n{}\n"])
-def test_the_channel_refuses_what_is_no_line(channel, line):
+def test_the_channel_refuses_anything_but_one_line_with_its_end(channel, line):
     with pytest.raises(NotOneLineError):
         channel[0].write(line)
 
 
-async def test_a_call_that_is_not_one_line_is_answered_and_not_sent(channel, caplog):
+async def test_a_call_that_is_not_one_line_gets_an_error_and_is_not_sent(channel, caplog):
     process, pipe = channel
 
     child = Child(None)
@@ -148,7 +148,7 @@ async def test_a_call_that_is_not_one_line_is_answered_and_not_sent(channel, cap
 
 @given(st.text(max_size=60) | st.lists(st.sampled_from(IN_TEXT), max_size=6).map("".join), st.text(max_size=5))
 @settings(derandomize=True, deadline=None)
-def test_a_log_entry_is_one_line_whatever_it_tells(text, name):
+def test_a_log_entry_with_any_text_is_one_line(text, name):
     record = logging.LogRecord(name, logging.INFO, "x", 1, "%s", (text,), None)
     line = logs.CloudLoggingFormatter().format(record)
     assert len(line.splitlines()) == 1

@@ -70,7 +70,7 @@ MODERN = {"mcp-protocol-version": "2026-07-28"}
 
 @FUZZ
 @given(st.lists(BODIES, min_size=1, max_size=5), st.sampled_from([{}, MODERN]), st.booleans())
-def test_any_body_is_answered_and_the_server_reads_messages_only(bridging, bodies, headers, stateless):
+def test_any_body_gets_a_response_and_the_server_gets_only_messages(bridging, bodies, headers, stateless):
     async def run():
         async with bridging(call_seconds=2, stateless=stateless) as http:
             for body in bodies:
@@ -94,7 +94,7 @@ LINES = BODIES.map(lambda body: body.replace(b"\n", b" "))
 
 @FUZZ
 @given(st.lists(LINES, max_size=8))
-def test_any_line_of_a_server_leaves_the_bridge_alive_and_reaches_no_wrong_call(bridging, wait_until, lines):
+def test_no_line_of_a_server_stops_the_bridge_or_answers_a_wrong_call(bridging, wait_until, lines):
     async def run():
         async with bridging(call_seconds=2, concurrency=4) as http:
             (server,) = http.fleet.started
@@ -120,7 +120,7 @@ def test_any_line_of_a_server_leaves_the_bridge_alive_and_reaches_no_wrong_call(
         max_size=12,
     )
 )
-def test_in_any_order_of_calls_crashes_and_vanishing_clients_each_gets_its_own(bridging, steps):
+def test_each_client_gets_its_own_answers_in_any_order_of_calls_crashes_and_disconnects(bridging, steps):
     async def run():
         async with bridging(pool=2, call_seconds=5) as http:
             requests = []
@@ -157,7 +157,7 @@ def test_in_any_order_of_calls_crashes_and_vanishing_clients_each_gets_its_own(b
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 40), min_size=1), st.integers(1, 60))
-def test_lines_are_the_same_however_a_pipe_cuts_them_and_none_is_longer_than_the_bound(data, sizes, limit):
+def test_lines_are_the_same_in_any_chunks_and_never_longer_than_the_limit(data, sizes, limit):
     lines, actual, start = LineSplitter(limit), [], 0
     while start < len(data):
         size = sizes[start % len(sizes)]
@@ -174,7 +174,7 @@ def test_lines_are_the_same_however_a_pipe_cuts_them_and_none_is_longer_than_the
 
 
 @given(st.binary(max_size=200))
-def test_reading_a_message_ends_in_a_message_or_in_a_reason(data):
+def test_parsing_returns_a_message_or_a_reason(data):
     for read in (messages.parse, messages.parse_leniently):
         try:
             message = read(data)
@@ -186,7 +186,7 @@ def test_reading_a_message_ends_in_a_message_or_in_a_reason(data):
 
 
 @given(VALUES)
-def test_one_line_means_the_same(value):
+def test_a_message_on_one_line_means_the_same(value):
     text = json.dumps(value, indent=1, ensure_ascii=False).replace("\n", "\r\n").encode("utf-8", "replace")
     line = to_one_line(text)
     assert len(line.decode().splitlines()) == 1
@@ -194,12 +194,12 @@ def test_one_line_means_the_same(value):
 
 
 @given(st.text(max_size=40))
-def test_a_headers_base64_form_is_read_and_a_broken_one_matches_nothing(text):
+def test_a_base64_header_is_decoded_and_an_invalid_one_matches_nothing(text):
     encoded = base64.b64encode(text.encode("utf-8", "replace")).decode()
     assert decode_header(f"=?base64?{encoded}?=") == text.encode("utf-8", "replace").decode()
     assert decode_header(f"=?base64?{encoded}!?=") is None
 
 
 @pytest.mark.parametrize("value", ["=?base64?/w==?=", "=?base64?YQ?=", "=?base64?YR==?="])
-def test_base64_that_is_no_text_or_not_canonical_is_nothing(value):
+def test_base64_that_is_no_text_or_not_canonical_decodes_to_nothing(value):
     assert decode_header(value) is None

@@ -25,7 +25,7 @@ def tool(name, **arguments):
 # --- the envelope -----------------------------------------------------------------------------------------
 
 
-async def test_discover_says_what_the_server_said_in_its_greeting(bridging):
+async def test_discover_returns_the_servers_initialize_result(bridging):
     async with bridging() as http:
         result = (await send(http, "server/discover")).last["result"]
         assert result["supportedVersions"] == ["2026-07-28"]
@@ -35,7 +35,7 @@ async def test_discover_says_what_the_server_said_in_its_greeting(bridging):
         assert result["_meta"][f"{META}serverInfo"] == {"name": "fake", "version": "1"}
 
 
-async def test_the_envelope_stays_here_and_the_rest_of_meta_goes_on(bridging):
+async def test_the_envelope_is_removed_and_the_rest_of_meta_is_passed_on(bridging):
     async with bridging() as http:
         answer = await send(http, meta={"traceparent": "00-1-2-3", "progressToken": "mine"}, **tool("steps", count=1))
         assert [message.get("params", {}).get("progressToken") for message in answer.messages] == ["mine", None]
@@ -43,7 +43,7 @@ async def test_the_envelope_stays_here_and_the_rest_of_meta_goes_on(bridging):
         assert set(meta) == {"traceparent", "progressToken"}
 
 
-async def test_a_result_is_complete_and_lists_say_that_they_do_not_keep(bridging):
+async def test_results_are_marked_complete_and_lists_as_not_cacheable(bridging):
     async with bridging() as http:
         called = (await send(http, **tool("echo", text="x"))).last["result"]
         listed = (await send(http, "tools/list")).last["result"]
@@ -61,7 +61,7 @@ async def test_a_result_is_complete_and_lists_say_that_they_do_not_keep(bridging
         ('{  "a" : 1 }', {"resultType": "complete"}),
     ],
 )
-async def test_every_form_of_a_result_stays_json(bridging, said, added):
+async def test_every_result_stays_valid_json(bridging, said, added):
     async with bridging() as http:
         line = '{"jsonrpc":"2.0","id":ID,"result":' + said + "}"
         result = (await send(http, **tool("raw", line=line))).last["result"]
@@ -81,7 +81,7 @@ async def test_every_form_of_a_result_stays_json(bridging, said, added):
         ({"mcp-protocol-version": "2026-07-29"}, -32020),
     ],
 )
-async def test_headers_that_do_not_say_what_the_body_says_are_refused(bridging, headers, code):
+async def test_headers_that_differ_from_the_body_are_refused(bridging, headers, code):
     async with bridging() as http:
         answer = await send(http, headers=headers, **tool("echo", text="x"))
         assert answer.last.get("error", {}).get("code") == code
@@ -106,7 +106,7 @@ async def test_a_missing_part_of_the_envelope_is_named(bridging, missing):
         assert META + missing in answer.last["error"]["message"]
 
 
-async def test_an_unknown_revision_is_told_which_are_served(bridging):
+async def test_an_unknown_protocol_version_gets_the_supported_ones(bridging):
     async with bridging() as http:
         version = {f"{META}protocolVersion": "2031-01-01"}
         headers = {"mcp-protocol-version": "2031-01-01"}
@@ -116,20 +116,20 @@ async def test_an_unknown_revision_is_told_which_are_served(bridging):
 
 
 @pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "resources/subscribe", "no/such"])
-async def test_what_the_revision_does_not_have_is_not_found(bridging, method):
+async def test_methods_that_the_protocol_version_lacks_are_not_found(bridging, method):
     async with bridging() as http:
         answer = await send(http, method)
         assert (answer.status, answer.last["error"]["code"]) == (404, -32601)
 
 
-async def test_a_resource_that_is_not_there_has_this_revisions_code(bridging):
+async def test_a_missing_resource_has_the_error_code_of_the_protocol_version(bridging):
     async with bridging() as http:
         answer = await send(http, "resources/read", uri="file:///x")
         assert (answer.status, answer.last["error"]["code"]) == (400, -32602)
         assert answer.last["error"]["data"] == {"uri": "file:///x"}
 
 
-async def test_clients_of_both_eras_take_turns_with_one_process(bridging):
+async def test_clients_of_both_protocol_versions_share_one_process(bridging):
     async with bridging() as http:
         for number in range(20):
             old = await http.post(http.call("echo", number, text=f"old {number}"))
@@ -139,7 +139,7 @@ async def test_clients_of_both_eras_take_turns_with_one_process(bridging):
         assert len(http.fleet.started) == 1
 
 
-async def test_a_client_that_closes_its_stream_has_cancelled(bridging, wait_until):
+async def test_closing_the_stream_cancels_the_call(bridging, wait_until):
     async with bridging() as http:
         message, headers = http.modern(**tool("hold", key=1))
         request = http.begin(message, headers)
@@ -158,7 +158,7 @@ async def ask(http, identity=1, capabilities=CAN_ASK, method="sampling/createMes
 
 
 @pytest.mark.parametrize("method", ["sampling/createMessage", "elicitation/create", "roots/list"])
-async def test_a_question_becomes_input_required_and_the_answer_goes_on_with_the_same_call(bridging, method):
+async def test_a_servers_request_becomes_input_required_and_the_answer_resumes_the_call(bridging, method):
     async with bridging() as http:
         first_round = (await ask(http, capabilities={"roots": {}, **CAN_ASK}, method=method)).last["result"]
         assert first_round["resultType"] == "input_required"
@@ -179,14 +179,14 @@ async def test_a_question_becomes_input_required_and_the_answer_goes_on_with_the
         assert asked_servers[0].methods().count("tools/call") == 1, "the call was made once"
 
 
-async def test_the_server_learns_what_this_client_can_do_and_nothing_of_others(bridging):
+async def test_a_server_gets_the_capabilities_of_its_own_client_only(bridging):
     async with bridging() as http:
         await send(http, capabilities=CAN_ASK, **tool("echo", text="x"))
         shared, exclusive = http.fleet.started
         assert (shared.capabilities_of_client, exclusive.capabilities_of_client) == ({}, CAN_ASK)
 
 
-async def test_two_clients_that_are_asked_at_once_have_a_process_each_and_get_their_own(bridging):
+async def test_concurrent_input_requests_of_two_clients_use_a_process_each(bridging):
     async with bridging() as http:
         first = (await ask(http, 1)).last["result"]
         second = (await ask(http, 1)).last["result"]
@@ -198,7 +198,7 @@ async def test_two_clients_that_are_asked_at_once_have_a_process_each_and_get_th
         assert len(http.fleet.started) == 3
 
 
-async def test_a_state_serves_once_and_for_its_own_call_only(bridging):
+async def test_a_request_state_is_valid_once_and_for_its_own_call_only(bridging):
     async with bridging() as http:
         first_round = (await ask(http)).last["result"]
         state = first_round["requestState"]
@@ -210,7 +210,7 @@ async def test_a_state_serves_once_and_for_its_own_call_only(bridging):
         assert (repeated.status, repeated.last["error"]["code"]) == (400, -32602)
 
 
-async def test_a_question_that_was_not_answered_is_asked_again(bridging):
+async def test_an_unanswered_input_request_is_repeated(bridging):
     async with bridging() as http:
         first_round = (await ask(http)).last["result"]
         second_round = (await ask(http, requestState=first_round["requestState"])).last["result"]
@@ -218,14 +218,14 @@ async def test_a_question_that_was_not_answered_is_asked_again(bridging):
         assert second_round["inputRequests"] == first_round["inputRequests"]
 
 
-async def test_a_process_of_ones_own_serves_again_after_a_clean_end(bridging):
+async def test_a_leased_process_is_reused_after_a_finished_call(bridging):
     async with bridging() as http:
         for _ in range(3):
             await send(http, capabilities=CAN_ASK, **tool("echo", text="x"))
         assert len(http.fleet.started) == 2
 
 
-async def test_a_process_that_knows_a_clients_roots_serves_nobody_else(bridging):
+async def test_a_process_that_got_a_clients_roots_serves_no_other_client(bridging):
     async with bridging() as http:
         roots = {"roots": {}}
         first_round = (await ask(http, capabilities=roots, method="roots/list")).last["result"]
@@ -243,7 +243,7 @@ async def test_a_process_that_knows_a_clients_roots_serves_nobody_else(bridging)
         assert len(http.fleet.started) == 3
 
 
-async def test_a_process_whose_call_was_given_up_serves_nobody_else(bridging, wait_until):
+async def test_a_process_with_a_cancelled_call_serves_no_other_client(bridging, wait_until):
     async with bridging() as http:
         message, headers = http.modern(capabilities=CAN_ASK, **tool("hold", key=1))
         request = http.begin(message, headers)
@@ -253,7 +253,7 @@ async def test_a_process_whose_call_was_given_up_serves_nobody_else(bridging, wa
         assert http.fleet.started[1].over
 
 
-async def test_a_call_whose_client_never_answers_is_given_up_in_time(bridging, wait_until):
+async def test_a_call_whose_client_never_answers_expires(bridging, wait_until):
     async with bridging(call_seconds=1) as http:
         first_round = (await ask(http)).last["result"]
         await http.bridge._modern.expire(asyncio.get_running_loop().time() + 2)
@@ -262,7 +262,7 @@ async def test_a_call_whose_client_never_answers_is_given_up_in_time(bridging, w
         assert late.last["error"]["code"] == -32602
 
 
-async def test_there_are_as_many_processes_for_questions_as_the_settings_say(bridging):
+async def test_leased_processes_are_limited_by_the_settings(bridging):
     async with bridging(exclusive=1, queue=0) as http:
         await ask(http)
         refused = await ask(http)
@@ -270,7 +270,7 @@ async def test_there_are_as_many_processes_for_questions_as_the_settings_say(bri
         assert (await send(http, **tool("echo", text="x"))).status == 200, "other calls are not in the way"
 
 
-async def test_a_call_that_waits_for_its_client_gives_way_to_one_that_waits_for_a_process(bridging, wait_until):
+async def test_a_call_waiting_for_its_client_yields_its_process_to_a_waiting_call(bridging, wait_until):
     async with bridging(exclusive=2) as http:
         first, second = [(await ask(http)).last["result"] for _ in range(2)]
         message, headers = http.modern(capabilities=CAN_ASK, **tool("echo", text="at last"))
@@ -288,7 +288,7 @@ async def test_a_call_that_waits_for_its_client_gives_way_to_one_that_waits_for_
         assert resumed.last["result"]["content"], "one gave way, for one waited"
 
 
-async def test_what_the_server_asks_at_once_is_one_round_for_the_client(bridging, fake_server):
+async def test_concurrent_requests_of_a_server_are_one_round_for_the_client(bridging, fake_server):
     class Curious(fake_server):
         def act(self, message):
             if message.get("method") == "tools/call":
@@ -317,7 +317,7 @@ async def test_what_the_server_asks_at_once_is_one_round_for_the_client(bridging
         }
 
 
-async def test_a_refusal_after_the_first_event_is_the_last_event(bridging, fake_server, monkeypatch):
+async def test_an_error_after_the_first_event_is_the_last_event(bridging, fake_server, monkeypatch):
     class Telling(fake_server):
         def tool_ask(self, number, params):
             token = params["_meta"]["progressToken"]
@@ -334,14 +334,14 @@ async def test_a_refusal_after_the_first_event_is_the_last_event(bridging, fake_
         assert (refusal["id"], refusal["error"]["code"]) == (1, -32000)
 
 
-async def test_another_profile_takes_the_place_of_an_idle_process(bridging):
+async def test_an_idle_process_is_replaced_for_other_client_capabilities(bridging):
     async with bridging(exclusive=1) as http:
         await send(http, capabilities={"sampling": {}}, **tool("echo", text="x"))
         await send(http, capabilities={"elicitation": {}}, **tool("echo", text="x"))
         assert [server.over for server in http.fleet.started] == [False, True, False]
 
 
-async def test_a_question_in_a_request_that_cannot_carry_one_is_declined(bridging, fake_server):
+async def test_a_servers_request_during_a_method_without_input_is_declined(bridging, fake_server):
     class Curious(fake_server):
         def act(self, message):
             if message.get("method") == "tools/list":
@@ -378,7 +378,7 @@ async def test_a_crash_during_a_question_answers_the_next_round(bridging):
 # --- subscriptions/listen ---------------------------------------------------------------------------------
 
 
-async def test_listeners_hear_what_they_asked_for_under_their_own_id(bridging, wait_until):
+async def test_subscribers_get_only_their_notifications_with_their_own_id(bridging, wait_until):
     async with bridging() as http:
         (server,) = http.fleet.started
         lists = http.begin(*http.modern("subscriptions/listen", identity="l", notifications={"toolsListChanged": True}))
@@ -405,7 +405,7 @@ async def test_listeners_hear_what_they_asked_for_under_their_own_id(bridging, w
         assert first[-1]["result"]["resultType"] == "complete"
 
 
-async def test_a_restarted_server_is_subscribed_to_again_and_left_when_nobody_listens(bridging, wait_until):
+async def test_a_restarted_server_is_resubscribed_and_unsubscribed_without_listeners(bridging, wait_until):
     async with bridging() as http:
         filters = {"resourceSubscriptions": ["file:///x"]}
         request = http.begin(*http.modern("subscriptions/listen", notifications=filters))

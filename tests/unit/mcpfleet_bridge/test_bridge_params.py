@@ -68,7 +68,7 @@ async def call(http, headers, **arguments):
         ({"mcp-param-unknown": "x"}, {}),
     ],
 )
-async def test_a_header_that_says_what_the_argument_says_passes(marked, headers, arguments):
+async def test_a_header_that_matches_its_argument_passes(marked, headers, arguments):
     async with marked() as http:
         assert (await call(http, headers, **arguments)).status == 200
 
@@ -89,7 +89,7 @@ async def test_a_header_that_says_what_the_argument_says_passes(marked, headers,
         ({"mcp-param-zone": "b"}, {"where": "x"}, "mcp-param-zone is present"),
     ],
 )
-async def test_a_header_that_says_something_else_is_refused_and_the_server_not_asked(marked, headers, arguments, said):
+async def test_a_header_that_differs_from_its_argument_never_reaches_the_server(marked, headers, arguments, said):
     async with marked() as http:
         answer = await call(http, headers, **arguments)
         assert (answer.status, answer.last["error"]["code"]) == (400, -32020)
@@ -99,7 +99,7 @@ async def test_a_header_that_says_something_else_is_refused_and_the_server_not_a
 
 @pytest.mark.parametrize("beside", ["1e400", '[{"a": -1e400}]'])
 @pytest.mark.parametrize(("header", "status"), [("eu", 200), ("us", 400)])
-async def test_a_number_that_only_other_parsers_read_hides_no_argument(marked, beside, header, status):
+async def test_a_number_that_only_other_parsers_accept_hides_no_argument(marked, beside, header, status):
     async with marked() as http:
         message, usual = http.modern(name="echo", arguments={"text": "x", "region": "eu", "beside": "?"})
         body = json.dumps(message).replace('"?"', beside).encode()
@@ -109,12 +109,12 @@ async def test_a_number_that_only_other_parsers_read_hides_no_argument(marked, b
 @pytest.mark.parametrize(
     "arguments", [b'{"region": 1e400}', b'{"region": %s}' % (b"9" * 5000), rb'{"\ud800": 1}', b'{"region": ', b"{"]
 )
-def test_what_cannot_be_compared_is_refused(arguments):
+def test_values_that_cannot_be_compared_are_refused(arguments):
     with pytest.raises(RefusedError):
         compare_params(find_declarations(SCHEMA), Raw(arguments), {b"mcp-param-region": b"1e400"})
 
 
-async def test_the_tools_are_asked_for_once_and_again_when_they_have_changed(marked):
+async def test_the_list_of_tools_is_fetched_once_and_after_each_change(marked):
     async with marked(pool=2) as http:
         for _ in range(4):
             await call(http, {})
@@ -125,7 +125,7 @@ async def test_the_tools_are_asked_for_once_and_again_when_they_have_changed(mar
         assert (await call(http, {}, region="eu")).status == 200
 
 
-async def test_a_doubled_header_is_refused(marked):
+async def test_a_repeated_header_is_refused(marked):
     async with marked() as http:
         message, usual = http.modern(name="echo", arguments={"text": "x", "region": "eu"})
         headers = [
@@ -151,7 +151,7 @@ async def test_a_doubled_header_is_refused(marked):
         {"$defs": {"x": REGION}},
     ],
 )
-def test_a_schema_that_marks_what_cannot_be_marked_declares_nothing(schema):
+def test_a_schema_with_invalid_header_marks_declares_no_headers(schema):
     assert find_declarations(schema) == ()
 
 
@@ -169,7 +169,7 @@ def test_a_schema_that_marks_what_cannot_be_marked_declares_nothing(schema):
         max_leaves=20,
     )
 )
-def test_any_schema_is_read_to_its_end(schema):
+def test_no_schema_makes_the_reader_fail(schema):
     assert isinstance(find_declarations(schema), tuple)
 
 

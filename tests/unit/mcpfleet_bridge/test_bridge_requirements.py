@@ -21,7 +21,7 @@ def needed(name, extras=()):
     return visited
 
 
-def test_it_holds_just_the_versions_and_hashes_of_the_lock():
+def test_the_requirements_have_exactly_the_versions_and_hashes_of_the_lock():
     names = {name for name, _ in needed("mcpfleet-bridge")}
     others = [LOCKED[name] for name in names if "registry" in LOCKED[name]["source"]]
     text = REQUIREMENTS.read_text()

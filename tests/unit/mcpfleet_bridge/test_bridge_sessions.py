@@ -46,7 +46,7 @@ def stateful(bridging):
     return lambda **options: bridging(stateless=False, warm=False, **options)
 
 
-async def test_each_session_has_a_process_that_was_greeted_by_its_client(stateful, session):
+async def test_each_session_has_a_process_initialized_by_its_client(stateful, session):
     async with stateful() as http:
         (header, first), (other, second) = await session(http), await session(http)
         assert header != other
@@ -56,7 +56,7 @@ async def test_each_session_has_a_process_that_was_greeted_by_its_client(statefu
             assert server.methods() == ["initialize", "notifications/initialized"]
 
 
-async def test_without_a_session_nothing_but_initialize_is_served(stateful):
+async def test_only_initialize_is_served_without_a_session(stateful):
     async with stateful() as http:
         assert (await http.post(http.call("echo", text="x"))).status == 400
         unknown = await http.post(http.call("echo", text="x"), {"mcp-session-id": "no-such"})
@@ -64,7 +64,7 @@ async def test_without_a_session_nothing_but_initialize_is_served(stateful):
         assert "start a new one" in unknown.last["error"]["message"]
 
 
-async def test_a_session_is_its_callers_alone(stateful, session):
+async def test_only_its_caller_can_use_a_session(stateful, session):
     async with stateful(access="iam") as http:
         header, _ = await session(http, token("ada"))
         assert (await http.post(http.call("echo", text="x"), {**header, **token("ada")})).status == 200
@@ -72,7 +72,7 @@ async def test_a_session_is_its_callers_alone(stateful, session):
         assert (await http.post(http.call("echo", text="x"), header)).status == 404
 
 
-async def test_a_question_goes_into_the_calls_stream_and_its_answer_to_the_server_that_asked(
+async def test_a_servers_request_uses_the_calls_stream_and_its_answer_reaches_that_server(
     stateful, session, wait_until
 ):
     async with stateful() as http:
@@ -86,7 +86,7 @@ async def test_a_question_goes_into_the_calls_stream_and_its_answer_to_the_serve
         assert (await call).last == {"jsonrpc": "2.0", "id": 7, "result": server.text('{"said": "yes"}')}
 
 
-async def test_an_answer_to_what_nobody_asked_is_not_passed_on(stateful, session):
+async def test_an_unsolicited_answer_is_not_passed_on(stateful, session):
     async with stateful() as http:
         header, server = await session(http)
         message_count = len(server.heard)
@@ -94,7 +94,7 @@ async def test_an_answer_to_what_nobody_asked_is_not_passed_on(stateful, session
         assert len(server.heard) == message_count
 
 
-async def test_one_client_cannot_answer_anothers_question(stateful, session, wait_until):
+async def test_one_client_cannot_answer_the_request_sent_to_another(stateful, session, wait_until):
     async with stateful() as http:
         (asked_headers, server), (other, _) = await session(http), await session(http)
         call = http.begin(http.call("ask", 1, method="roots/list"), asked_headers)
@@ -105,7 +105,7 @@ async def test_one_client_cannot_answer_anothers_question(stateful, session, wai
         assert (await call).last["result"] == server.text('{"from": "me"}')
 
 
-async def test_the_get_stream_carries_what_belongs_to_no_call_and_what_has_waited(stateful, session, wait_until):
+async def test_the_get_stream_carries_messages_without_a_call_including_earlier_ones(stateful, session, wait_until):
     async with stateful() as http:
         header, server = await session(http)
         server.say(method="notifications/tools/list_changed")
@@ -140,7 +140,7 @@ async def test_a_cancellation_reaches_the_server_under_the_bridges_id(stateful, 
         assert cancelled["params"]["requestId"] == server.held[1]
 
 
-async def test_an_id_that_is_under_way_already_is_refused(stateful, session, wait_until):
+async def test_an_id_in_use_is_refused(stateful, session, wait_until):
     async with stateful() as http:
         header, server = await session(http)
         call = http.begin(http.call("hold", 1, key=1), header)
@@ -151,7 +151,7 @@ async def test_an_id_that_is_under_way_already_is_refused(stateful, session, wai
         assert (await http.post(http.call("echo", 1, text="x"), header)).status == 200
 
 
-async def test_a_lost_connection_is_no_cancellation(stateful, session, wait_until):
+async def test_a_lost_connection_does_not_cancel_a_call(stateful, session, wait_until):
     async with stateful() as http:
         header, server = await session(http)
         call = http.begin(http.call("hold", 1, key=1), header)
@@ -182,7 +182,7 @@ async def test_an_idle_session_ends_and_a_used_one_does_not(stateful, session, w
         assert (await request).status == 200
 
 
-async def test_a_crash_ends_the_session_and_the_client_may_begin_anew(stateful, session):
+async def test_a_crash_ends_the_session_and_the_client_can_start_another(stateful, session):
     async with stateful() as http:
         header, _ = await session(http)
         assert (await http.post(http.call("crash", 3), header)).last["error"]["code"] == -32603
@@ -191,7 +191,7 @@ async def test_a_crash_ends_the_session_and_the_client_may_begin_anew(stateful, 
         assert (await http.post(http.call("echo", text="x"), new_header)).status == 200
 
 
-async def test_there_are_as_many_sessions_as_the_settings_say(stateful, session):
+async def test_sessions_are_limited_by_the_settings(stateful, session):
     async with stateful(sessions=1) as http:
         header, _ = await session(http)
         assert (await http.post(greeting())).status == 503
@@ -199,7 +199,7 @@ async def test_there_are_as_many_sessions_as_the_settings_say(stateful, session)
         assert (await http.post(greeting())).status == 200
 
 
-async def test_a_server_that_cannot_be_started_is_said_so_and_leaves_no_session(stateful):
+async def test_a_server_that_cannot_start_is_reported_and_leaves_no_session(stateful):
     async with stateful(failures=1) as http:
         refused = await http.post(greeting())
         assert refused.status == 503
@@ -207,7 +207,7 @@ async def test_a_server_that_cannot_be_started_is_said_so_and_leaves_no_session(
         assert http.bridge.sessions.all == {}
 
 
-async def test_a_modern_client_is_served_beside_the_sessions(stateful, session):
+async def test_a_2026_client_is_served_alongside_sessions(stateful, session):
     async with stateful() as http:
         header, _ = await session(http)
         message, headers = http.modern(name="echo", arguments={"text": "new"})
@@ -218,7 +218,7 @@ async def test_a_modern_client_is_served_beside_the_sessions(stateful, session):
 # --- HTTP+SSE ---------------------------------------------------------------------------------------------
 
 
-async def test_the_older_transport_carries_everything_in_one_stream(bridging, wait_until):
+async def test_the_legacy_transport_carries_everything_in_one_stream(bridging, wait_until):
     async with bridging(sse=True) as http:
         stream = http.request("GET", "/sse", http.headers())
         await wait_until(lambda: stream.answer.body)

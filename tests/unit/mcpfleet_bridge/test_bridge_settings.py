@@ -18,7 +18,7 @@ from pulumi_mcpfleet import environment
 COMMAND = {"MCP_STDIO_COMMAND": '["mcp-server-time"]'}
 
 
-def test_the_least_that_has_to_be_said_is_the_command():
+def test_only_the_command_is_required():
     loaded = load_settings({**COMMAND, "MCP_STDIO_ARGS": '["--local-timezone", "UTC"]'})
     assert loaded.command == ("mcp-server-time", "--local-timezone", "UTC")
     assert (loaded.port, loaded.path, loaded.health_path) == (8080, "/mcp", "/health")
@@ -27,12 +27,12 @@ def test_the_least_that_has_to_be_said_is_the_command():
     assert not loaded.sse
 
 
-def test_without_a_command_the_error_shows_how_one_is_written():
+def test_a_missing_command_is_an_error_with_an_example():
     with pytest.raises(SettingsError, match=r'^MCP_STDIO_COMMAND: missing; .*\["mcp-server-time", "--verb'):
         load_settings({"PATH": "/bin"})
 
 
-def test_every_mistake_is_named_in_a_line_of_its_own():
+def test_every_invalid_variable_is_named_on_its_own_line():
     wrong = {
         "MCP_STDIO_COMMAND": "mcp-server-time",
         "MCP_STDIO_ARGS": "[1]",
@@ -53,12 +53,12 @@ def test_every_mistake_is_named_in_a_line_of_its_own():
     assert all("(it is " in line for line in lines)
 
 
-def test_the_two_paths_differ():
+def test_the_mcp_and_sse_paths_must_differ():
     with pytest.raises(SettingsError, match="MCP_PATH: /x is the path of the health check"):
         load_settings({**COMMAND, "MCP_PATH": "/x", "MCP_HEALTH_PATH": "/x"})
 
 
-def test_a_mistake_names_the_variable_that_was_read():
+def test_an_error_names_the_variable_that_was_read():
     with pytest.raises(SettingsError) as error:
         load_settings({**COMMAND, "MCPFLEET_PATH": "x", "MCP_LOG_LEVEL": "LOUD", "MCPFLEET_ACCESS": "iap"})
     lines = str(error.value).splitlines()
@@ -66,13 +66,13 @@ def test_a_mistake_names_the_variable_that_was_read():
     assert "required for MCPFLEET_ACCESS=iap" in lines[2]
 
 
-def test_a_refusal_can_name_the_variable_that_was_read():
+def test_a_refusal_names_the_configured_variable():
     loaded = load_settings({**COMMAND, "MCPFLEET_ALLOWED_HOSTS": "mcp.example.org", "MCPFLEET_ALLOWED_ORIGINS": ""})
     assert loaded.variable("MCP_ALLOWED_HOSTS") == "MCPFLEET_ALLOWED_HOSTS"
     assert loaded.variable("MCP_ALLOWED_ORIGINS") == "MCP_ALLOWED_ORIGINS"
 
 
-def test_the_server_gets_the_environment_but_nothing_that_is_said_to_the_bridge():
+def test_the_server_gets_the_environment_without_the_bridges_variables():
     loaded = load_settings(
         {**COMMAND, "PORT": "8080", "MCP_PATH": "/mcp", "API_KEY": "s3cret", "PATH": "/bin", "MCP_MODE": "x"}
     )
@@ -80,7 +80,7 @@ def test_the_server_gets_the_environment_but_nothing_that_is_said_to_the_bridge(
     assert "s3cret" not in repr(loaded)
 
 
-def test_nothing_that_the_fleet_sets_reaches_the_server_and_all_that_its_user_sets_does():
+def test_the_users_variables_reach_the_server_and_the_fleets_do_not():
     fleet_variables = environment.container_environment(
         path="/mcp",
         transports=["streamable-http", "sse"],
@@ -96,7 +96,7 @@ def test_nothing_that_the_fleet_sets_reaches_the_server_and_all_that_its_user_se
     assert [name for name in environment.INJECTED if settings._BRIDGE_VARIABLES.fullmatch(name) is None] == []
 
 
-def test_a_bridge_that_would_have_to_check_oauth_tokens_does_not_start():
+def test_a_bridge_with_oauth_access_does_not_start():
     with pytest.raises(SettingsError, match="MCP_OAUTH_ISSUER: the bridge does not check OAuth tokens"):
         load_settings({**COMMAND, "MCP_OAUTH_ISSUER": "https://issuer.example"})
 
@@ -117,7 +117,7 @@ def test_every_variable_of_the_bridge_is_in_its_guide_with_its_default():
 
 
 @pytest.mark.parametrize("line", [b"Server running on stdio", b"ERROR: it failed", b"[warn] careful", b"FATAL"])
-def test_the_severity_of_a_line_of_stderr_is_not_guessed_from_its_words(line, caplog):
+def test_the_severity_of_a_stderr_line_does_not_depend_on_its_text(line, caplog):
     process = Process("1", "mark", None, 1024)
     with caplog.at_level(logging.INFO):
         process.pipe_data_received(2, line + b"\n")
@@ -126,7 +126,7 @@ def test_the_severity_of_a_line_of_stderr_is_not_guessed_from_its_words(line, ca
     assert (entry["message"], entry["severity"]) == (line.decode(), "DEFAULT")
 
 
-def test_a_log_entry_is_one_line_of_json_with_the_process_it_is_about():
+def test_a_log_entry_is_one_json_line_with_its_process():
     stream = io.StringIO()
     handlers, level = logging.getLogger().handlers[:], logging.getLogger().level
     try:
@@ -142,7 +142,7 @@ def test_a_log_entry_is_one_line_of_json_with_the_process_it_is_about():
     assert entry["logging.googleapis.com/labels"] == {"logger": "mcpfleet_bridge.server", "child": "7"}
 
 
-def test_an_end_is_described_in_words():
+def test_an_exit_status_is_described_in_words():
     assert describe_exit(3) == "it exited with code 3"
     assert describe_exit(-9) == "it was killed by SIGKILL"
     assert describe_exit(None) == "it was stopped"

@@ -8,7 +8,7 @@ import pytest
 pytestmark = pytest.mark.anyio
 
 
-async def test_initialize_is_answered_from_the_greeting_with_the_clients_revision(bridging):
+async def test_initialize_is_answered_from_the_servers_result_with_the_clients_version(bridging):
     async with bridging() as http:
         ask = {"jsonrpc": "2.0", "id": "a", "method": "initialize", "params": {"protocolVersion": "2025-03-26"}}
         answer = await http.post(ask)
@@ -18,13 +18,13 @@ async def test_initialize_is_answered_from_the_greeting_with_the_clients_revisio
         assert http.fleet.started[0].methods() == ["initialize", "notifications/initialized"]
 
 
-async def test_a_revision_that_nobody_knows_is_answered_with_the_servers_own(bridging):
+async def test_an_unknown_protocol_version_is_answered_with_the_servers(bridging):
     async with bridging() as http:
         ask = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2031-01-01"}}
         assert (await http.post(ask)).last["result"]["protocolVersion"] == "2025-11-25"
 
 
-async def test_what_needs_a_session_is_neither_offered_nor_served(bridging):
+async def test_features_that_need_a_session_are_neither_offered_nor_served(bridging):
     async with bridging() as http:
         ask = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}}
         assert (await http.post(ask)).last["result"]["capabilities"] == {"tools": {}, "resources": {}}
@@ -34,7 +34,7 @@ async def test_what_needs_a_session_is_neither_offered_nor_served(bridging):
             assert "needs a session" in refused.last["error"]["message"]
 
 
-async def test_the_same_id_of_two_clients_never_meets(bridging, wait_until):
+async def test_the_same_id_of_two_clients_never_collides(bridging, wait_until):
     async with bridging() as http:
         (server,) = http.fleet.started
         first, other = http.begin(http.call("hold", 1, key="one")), http.begin(http.call("hold", 1, key="other"))
@@ -46,14 +46,14 @@ async def test_the_same_id_of_two_clients_never_meets(bridging, wait_until):
 
 
 @pytest.mark.parametrize("identity", ['"a\\u00e4"', '"a/b\\"c"', "0", "-7", "12345678901234567890", '""'])
-async def test_an_id_comes_back_as_it_came(bridging, identity):
+async def test_an_id_is_returned_unchanged(bridging, identity):
     async with bridging() as http:
         body = b'{"jsonrpc":"2.0","id":%s,"method":"ping"}' % identity.encode()
         answer = await http.post(body)
         assert answer.body == b'{"jsonrpc":"2.0","id":%s,"result":{}}' % identity.encode()
 
 
-async def test_parameters_pass_as_the_bytes_they_came_as_but_on_one_line(bridging):
+async def test_parameters_are_passed_on_unchanged_on_one_line(bridging):
     async with bridging() as http:
         big = '{"a": 1.0,\n "b": 123456789012345678901234567890, "c":1E2,\r\n "name":"echo","arguments":{"text":"x"}}'
         body = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%s}' % big.encode()
@@ -61,7 +61,7 @@ async def test_parameters_pass_as_the_bytes_they_came_as_but_on_one_line(bridgin
         assert http.fleet.started[0].heard[-1]["params"]["b"] == 123456789012345678901234567890
 
 
-async def test_progress_goes_to_the_call_that_asked_under_its_own_token(bridging):
+async def test_progress_reaches_its_call_with_the_calls_own_token(bridging):
     async with bridging() as http:
         first = http.begin(http.call("steps", 1, meta={"progressToken": "same"}, count=2))
         second = http.begin(http.call("steps", 1, meta={"progressToken": "same"}, count=3))
@@ -79,7 +79,7 @@ async def test_progress_goes_to_the_call_that_asked_under_its_own_token(bridging
         assert len(set(tokens)) == 2, "the server sees two tokens, not the clients' one"
 
 
-async def test_a_client_that_takes_no_stream_gets_the_answer_alone(bridging):
+async def test_a_client_that_does_not_accept_streams_gets_only_the_answer(bridging):
     async with bridging() as http:
         call = http.call("steps", 1, meta={"progressToken": 1}, count=2)
         answer = await http.post(call, {"accept": "application/json"})
@@ -87,14 +87,14 @@ async def test_a_client_that_takes_no_stream_gets_the_answer_alone(bridging):
         assert answer.last["result"]["content"][0]["text"] == "done"
 
 
-async def test_a_client_that_takes_streams_only_gets_one(bridging):
+async def test_a_client_that_accepts_only_streams_gets_one(bridging):
     async with bridging() as http:
         answer = await http.post(http.call("echo", text="x"), {"accept": "text/event-stream"})
         assert answer.headers["content-type"] == "text/event-stream"
         assert answer.last["result"]["content"][0]["text"] == "x"
 
 
-async def test_a_crash_answers_the_calls_in_flight_and_the_next_call_finds_a_new_process(bridging):
+async def test_a_crash_fails_the_calls_in_flight_and_the_next_call_uses_a_new_process(bridging):
     async with bridging() as http:
         call = http.begin(http.call("hold", 5, key="k"))
         crash = await http.post(http.call("crash", 6))
@@ -106,7 +106,7 @@ async def test_a_crash_answers_the_calls_in_flight_and_the_next_call_finds_a_new
         assert len(http.fleet.started) == 2
 
 
-async def test_a_hundred_crashes_leave_one_process_and_no_call_without_answer(bridging):
+async def test_after_a_hundred_crashes_one_process_runs_and_every_call_was_answered(bridging):
     async with bridging() as http:
         for number in range(100):
             assert (await http.post(http.call("echo", number, text=str(number)))).last["result"]
@@ -115,7 +115,7 @@ async def test_a_hundred_crashes_leave_one_process_and_no_call_without_answer(br
         assert len(http.fleet.alive) == 1
 
 
-async def test_calls_go_to_the_process_with_the_fewest(bridging, wait_until):
+async def test_calls_go_to_the_process_with_the_fewest_calls(bridging, wait_until):
     async with bridging(pool=3) as http:
         calls = [http.begin(http.call("hold", number, key=number)) for number in range(6)]
         await wait_until(lambda: sum(len(server.held) for server in http.fleet.started) == 6)
@@ -126,7 +126,7 @@ async def test_calls_go_to_the_process_with_the_fewest(bridging, wait_until):
         assert [(await request).status for request in calls] == [200] * 6
 
 
-async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_refused(bridging, wait_until):
+async def test_calls_over_the_concurrency_wait_and_over_the_queue_are_refused(bridging, wait_until):
     async with bridging(concurrency=1, queue=1) as http:
         (server,) = http.fleet.started
         first, second = http.begin(http.call("hold", 1, key=1)), http.begin(http.call("hold", 2, key=2))
@@ -143,7 +143,7 @@ async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_refuse
         assert (await second).status == 200
 
 
-async def test_a_client_that_vanishes_has_its_call_cancelled_and_its_place_given_to_the_next(bridging, wait_until):
+async def test_a_disconnected_clients_call_is_cancelled_and_frees_its_place(bridging, wait_until):
     async with bridging(concurrency=1) as http:
         (server,) = http.fleet.started
         cancelled_call, next_ = http.begin(http.call("hold", 1, key=1)), http.begin(http.call("echo", 2, text="mine"))
@@ -159,7 +159,7 @@ async def test_a_client_that_vanishes_has_its_call_cancelled_and_its_place_given
         assert (await cancelled_call).body == b""
 
 
-async def test_a_call_that_takes_too_long_is_cancelled_and_answered(bridging):
+async def test_a_call_that_takes_too_long_is_cancelled_with_an_error(bridging):
     async with bridging(call_seconds=0.01) as http:
         answer = await http.post(http.call("hold", 1, key=1))
         assert answer.last["error"]["code"] == -32001
@@ -167,14 +167,14 @@ async def test_a_call_that_takes_too_long_is_cancelled_and_answered(bridging):
         assert "notifications/cancelled" in http.fleet.started[0].methods()
 
 
-async def test_a_question_of_a_shared_server_is_declined_and_reaches_no_client(bridging):
+async def test_a_request_of_a_shared_server_is_declined_and_reaches_no_client(bridging):
     async with bridging() as http:
         answer = await http.post(http.call("ask", method="sampling/createMessage"))
         assert len(answer.messages) == 1
         assert "can't ask the client" in answer.last["result"]["content"][0]["text"]
 
 
-async def test_a_log_message_of_a_shared_server_goes_to_the_log_and_to_no_client(bridging, caplog):
+async def test_a_log_message_of_a_shared_server_goes_only_to_the_log(bridging, caplog):
     caplog.set_level("INFO")
     async with bridging() as http:
         answer = await http.post(http.call("log", text="a word about a client"))
@@ -182,7 +182,7 @@ async def test_a_log_message_of_a_shared_server_goes_to_the_log_and_to_no_client
         assert "a word about a client" in caplog.text
 
 
-async def test_stray_text_on_stdout_is_logged_and_harms_nobody(bridging, caplog, wait_until):
+async def test_stray_text_on_stdout_is_logged_and_affects_no_call(bridging, caplog, wait_until):
     async with bridging() as http:
         (server,) = http.fleet.started
         call = http.begin(http.call("hold", 1, key=1))
@@ -214,7 +214,7 @@ async def test_stray_text_on_stdout_is_logged_and_harms_nobody(bridging, caplog,
     ],
     ids=["cut off", "no JSON", "neither result nor error", "no error", "too deep", "not UTF-8"],
 )
-async def test_a_broken_answer_fails_its_call_instead_of_leaving_it_waiting(bridging, line):
+async def test_a_malformed_answer_fails_its_call(bridging, line):
     async with bridging(call_seconds=5) as http:
         answer = await http.post(http.call("raw", 9, line=line))
         assert answer.last["id"] == 9
@@ -222,21 +222,19 @@ async def test_a_broken_answer_fails_its_call_instead_of_leaving_it_waiting(brid
 
 
 @pytest.mark.parametrize("line", ['"result":{"good":1},"error":null', '"error":null,"result":{"good":1}'])
-async def test_an_error_of_null_beside_a_result_is_none(bridging, line):
+async def test_a_null_error_with_a_result_is_ignored(bridging, line):
     async with bridging() as http:
         answer = await http.post(http.call("raw", line='{"jsonrpc":"2.0","id":ID,' + line + "}"))
         assert answer.last == {"jsonrpc": "2.0", "id": 1, "result": {"good": 1}}
 
 
-async def test_half_a_surrogate_pair_costs_no_answer(bridging):
+async def test_a_lone_surrogate_does_not_lose_an_answer(bridging):
     async with bridging() as http:
         line = '{"jsonrpc":"2.0","id":ID,"result":{"text":"cut \\ud83d"}}'
         assert (await http.post(http.call("raw", line=line))).last["result"]["text"].startswith("cut ")
 
 
-async def test_while_no_server_can_be_started_calls_are_refused_with_the_reason_and_health_says_so(
-    bridging, wait_until
-):
+async def test_while_no_server_can_start_calls_and_health_fail_with_the_reason(bridging, wait_until):
     async def at_once(seconds):
         await asyncio.sleep(0)
 
@@ -254,7 +252,7 @@ async def test_while_no_server_can_be_started_calls_are_refused_with_the_reason_
         assert (await http.post(http.call("echo", text="x"))).status == 200
 
 
-async def test_a_server_that_was_never_up_is_given_up_and_one_that_was_is_not(bridging, wait_until):
+async def test_a_bridge_gives_up_only_on_a_server_that_never_started(bridging, wait_until):
     async def at_once(seconds):
         await asyncio.sleep(0)
 
@@ -272,13 +270,13 @@ async def test_a_server_that_was_never_up_is_given_up_and_one_that_was_is_not(br
         assert reasons == []
 
 
-async def test_health_is_asked_by_any_name_and_is_green_once_a_server_is_up(bridging):
+async def test_health_is_served_for_any_host_once_a_server_runs(bridging):
     async with bridging() as http:
         answer = await http.request("GET", "/health", {"host": "10.0.0.7:8080"})
         assert (answer.status, json.loads(answer.body)) == (200, {"status": "ok"})
 
 
-async def test_without_a_warm_pool_the_first_call_starts_it(bridging):
+async def test_without_a_warm_pool_the_first_call_starts_a_server(bridging):
     async with bridging(warm=False) as http:
         assert http.fleet.started == []
         assert (await http.request("GET", "/health")).status == 200
@@ -286,7 +284,7 @@ async def test_without_a_warm_pool_the_first_call_starts_it(bridging):
         assert len(http.fleet.started) == 1
 
 
-async def test_notifications_and_answers_of_clients_without_a_session_are_taken_and_go_nowhere(bridging):
+async def test_notifications_and_answers_without_a_session_are_accepted_and_dropped(bridging):
     async with bridging() as http:
         message_count = len(http.fleet.started[0].heard)
         cancel = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
