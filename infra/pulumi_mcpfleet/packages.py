@@ -50,37 +50,37 @@ class Package:
         return self.lock.package
 
     @property
-    def place(self) -> Path:
+    def lock_folder(self) -> Path:
         """The path of the lock's folder."""
         return self.root / self.lock.folder
 
     @property
-    def locked(self) -> bool:
-        """Whether the lock exists."""
+    def is_locked(self) -> bool:
+        """True if the lock exists."""
         return self.lock.exists(self.root)
 
     def dockerfile(self, today: datetime.date, days: int) -> str:
         """Return a Dockerfile whose image has the lock in /lock, with packages that are at least *days* days old."""
         return self.lock.dockerfile(self.lock.newest_date(today, days))
 
-    def keep(self, made: Path) -> None:
+    def save_lock(self, built: Path) -> None:
         """Save the files of a lock that has been built.
 
         Args:
-            made: The folder with the files.
+            built: The folder with the files.
 
         Raises:
             PackagesError: A file is missing, or a package has no hash.
             OSError: A file can't be written.
         """
         try:
-            self.lock.save(made, self.root)
+            self.lock.save(built, self.root)
         except (BuildPlanError, ValueError) as error:
             raise PackagesError(str(error)) from None
 
 
-def packages_of(root: Path, stack: str | None = None) -> list[Package]:
-    """Return the packages of a folder's fleets, each once.
+def find_packages(root: Path, stack: str | None = None) -> list[Package]:
+    """Find the packages of a folder's fleets, each once.
 
     Args:
         root: The folder of Pulumi.yaml.

@@ -308,7 +308,7 @@ _REFUSED = [
         "a Node.js that is not there",
         {"i.js": "", "package.json": package(engines={"node": "^16"}, main="i.js"), "package-lock.json": "{}"},
         {},
-        {"dockerfile": "wants Node.js ^16"},
+        {"dockerfile": "needs Node.js ^16"},
     ),
     ("broken package.json", {"package.json": "{"}, {}, {"": "package.json is not valid JSON"}),
     ("package.json that is a list", {"package.json": "[]"}, {}, {"": "not a JSON object"}),
@@ -356,7 +356,7 @@ _REFUSED = [
         "a Dockerfile and keys that would make one",
         {"Dockerfile": "", "main.py": ""},
         {"start": ["a"], "apt": ["git"], "writable": ["/app"]},
-        dict.fromkeys(("start", "apt", "writable"), "is the Dockerfile's business"),
+        dict.fromkeys(("start", "apt", "writable"), "has no effect, because the source has its own Dockerfile"),
     ),
     (
         "a Dockerfile of a server that speaks stdio",

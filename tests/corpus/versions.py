@@ -95,7 +95,7 @@ CASES = {
     "engines of a Node.js that only npm has": Case(_node(">=26"), decided=["Node.js 26.10.0"], lines=["node-linux-$cpu@26.10.0", "sha256sum --check", "install -y --no-install-recommends libatomic1"], answers=True),
     "engines of a later patch": Case(_node("^20.19.0"), decided=["Node.js 20.20.2"]),
     "engines that several meet": Case(_node("^20.19.0 || >=22.12.0"), decided=["Node.js 24.19.0"]),
-    "engines of an old Node.js": Case(_node("^16"), refused={"dockerfile": "package.json wants Node.js ^16 (engines), and there is 24.19.0"}),
+    "engines of an old Node.js": Case(_node("^16"), refused={"dockerfile": "package.json needs Node.js ^16 (engines); available: 24.19.0"}),
     "devEngines": Case(_node(devEngines={"runtime": {"name": "node", "version": "^22"}}), decided=["Node.js 22.20.0"]),
     "devEngines that only warn": Case(_node(devEngines={"runtime": {"name": "node", "version": "^18", "onFail": "warn"}}), decided=["Node.js 24.19.0"]),
     "devEngines against engines": Case(

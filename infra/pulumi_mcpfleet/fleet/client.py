@@ -105,10 +105,8 @@ def client_mistakes(
             if called in invalid:
                 continue
             if called not in servers:
-                yield (
-                    (name, "calls", index),
-                    f"{called!r} is not a server; there is {', '.join((*servers, *sorted(map(str, invalid))))}",
-                )
+                available = ", ".join((*servers, *sorted(map(str, invalid))))
+                yield (name, "calls", index), f"{called!r} is not a server; available: {available}"
                 continue
             for message in _call_mistakes(client, called, servers[called]):
                 yield (name, "calls", index), message

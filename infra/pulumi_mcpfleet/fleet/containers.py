@@ -46,7 +46,7 @@ def unknown_dependencies(
     """Find dependencies on a sidecar that does not exist; those with *invalid* names are not checked."""
     for index, name in enumerate(names):
         if name not in sidecars and name not in invalid:
-            choices = f"there is {', '.join(sidecars)}" if sidecars else "there are none"
+            choices = f"available: {', '.join(sidecars)}" if sidecars else "add it to sidecars"
             yield (index,), f"{name!r} is not a sidecar; {choices}"
 
 
@@ -55,8 +55,8 @@ def _mount_mistakes(
 ) -> Iterator[Mistake]:
     for volume in sidecar.mounts:
         if volume not in volumes and volume not in invalid:
-            choices = f"there is {', '.join(volumes)}" if volumes else "add it there"
-            yield (name, "mounts", volume), f"is not among the server's volumes; {choices}"
+            choices = f"available: {', '.join(volumes)}" if volumes else "add it to volumes"
+            yield (name, "mounts", volume), f"is not a volume of the server; {choices}"
     for path, message in rules.mount_mistakes(sidecar.mounts, rules.secret_folders(sidecar.secrets)):
         yield (name, "mounts", *path), message
 

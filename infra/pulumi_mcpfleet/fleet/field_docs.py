@@ -77,7 +77,7 @@ def describe_unknown(word: str, choices: Sequence[str]) -> str:
     nearest = find_nearest(word, choices)
     if nearest:
         return f"{word[:100]!r}; did you mean {nearest}?"
-    return f"{word[:100]!r}; there is {', '.join(choices)}"
+    return f"{word[:100]!r}; available: {', '.join(choices)}"
 
 
 def to_yaml(value: Any) -> str:

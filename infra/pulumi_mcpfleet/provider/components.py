@@ -48,7 +48,7 @@ class Components:
         """
         component = _COMPONENTS.get(resource_type)
         if component is None:
-            raise InputPropertiesError(f"there is no {resource_type}; there is {', '.join(_COMPONENTS)}")
+            raise InputPropertiesError(f"unknown resource type {resource_type!r}; available: {', '.join(_COMPONENTS)}")
         args = translate.to_arguments(component, inputs)
         try:
             if component == "Fleet":

@@ -119,8 +119,8 @@ def choose_node_version(layout: Layout, package: Mapping[str, Any], member: Memb
         allowed_ranges = " and ".join(f"Node.js {rule} ({origin})" for origin, rule in rules)
         raise BuildPlanError.of(
             "dockerfile",
-            f"package.json wants {allowed_ranges}, and there is {', '.join(_ALL_VERSIONS)}; widen it, or"
-            f" add a Dockerfile of its own",
+            f"package.json needs {allowed_ranges}; available: {', '.join(_ALL_VERSIONS)}; widen it, or"
+            " add a Dockerfile",
         )
     for origin, preference in _find_preferences(layout, package):
         major = _major_version(preference)

@@ -90,7 +90,7 @@ def _plan_own_dockerfile(layout: Layout, options: BuildOptions, name: str) -> Bu
         raise BuildPlanError.of("speaks", f"{message} image behind the bridge: stdio: {{image: …, command: […]}}")
     mistakes = [
         SourceMistake(
-            key, f"is the Dockerfile's business, and there is one ({name}); remove it, or write dockerfile: none"
+            key, f"has no effect, because the source has its own {name}; remove it, or write dockerfile: none"
         )
         for key, value in generated_only.items()
         if value

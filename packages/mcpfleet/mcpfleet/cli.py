@@ -342,18 +342,17 @@ def lock(
     """
     import datetime
 
-    from mcpfleet.packages import lock as locks_of
-    from mcpfleet.packages import packages_of
+    from mcpfleet.packages import find_packages, lock_packages
 
     folder = cwd or Path.cwd()
-    looked_up, fleet_packages = packages_of(folder, stack, renew=renew)
+    looked_up, fleet_packages = find_packages(folder, stack, renew=renew)
     for server in looked_up:
         _out.print(f"{markup_safe(server)}: looked up", highlight=False)
-    unlocked = [package for package in fleet_packages if renew or not package.locked]
+    unlocked = [package for package in fleet_packages if renew or not package.is_locked]
     for package in (package for package in fleet_packages if package not in unlocked):
         _out.print(f"{markup_safe(package.name)} is locked", highlight=False)
-    for package in locks_of(unlocked, datetime.datetime.now(datetime.UTC).date(), min_age):
-        lock_folder = package.place.relative_to(folder).as_posix()
+    for package in lock_packages(unlocked, datetime.datetime.now(datetime.UTC).date(), min_age):
+        lock_folder = package.lock_folder.relative_to(folder).as_posix()
         _out.print(f"{markup_safe(package.name)} is locked now: {markup_safe(lock_folder)}", highlight=False)
     if not fleet_packages:
         _out.print("There is nothing to lock: no server is an npm or PyPI package.")

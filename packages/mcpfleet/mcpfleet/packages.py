@@ -45,21 +45,21 @@ class Package(Protocol):
         ...
 
     @property
-    def place(self) -> Path:
+    def lock_folder(self) -> Path:
         """The folder of its lock."""
         ...
 
     @property
-    def locked(self) -> bool:
-        """Whether the lock exists."""
+    def is_locked(self) -> bool:
+        """True if the lock exists."""
         ...
 
     def dockerfile(self, today: datetime.date, days: int) -> str:
         """The Dockerfile of the image that creates the lock, of versions that are at least *days* old."""
         ...
 
-    def keep(self, made: Path) -> None:
-        """Save the files of a new lock. Raises ValueError if they do not lock every dependency."""
+    def save_lock(self, built: Path) -> None:
+        """Save the files of a new lock, in the folder *built*. Raises ValueError if a dependency is not locked."""
         ...
 
 
@@ -70,12 +70,12 @@ class Fleets(Protocol):
         """Look up the servers of MCP registries; returns the names that were looked up."""
         ...
 
-    def packages_of(self, root: Path, stack: str | None = None) -> list[Package]:
+    def find_packages(self, root: Path, stack: str | None = None) -> list[Package]:
         """The packages of the fleets."""
         ...
 
 
-def packages_of(
+def find_packages(
     folder: Path, stack: str | None, *, renew: bool = False, readers: Sequence[EntryPoint] | None = None
 ) -> tuple[list[str], list[Package]]:
     """Find the packages of the fleets of a folder.
@@ -100,12 +100,14 @@ def packages_of(
         )
     fleets = cast("Fleets", points[0].load())
     try:
-        return fleets.look_up(folder, stack, renew=renew), fleets.packages_of(folder, stack)
+        return fleets.look_up(folder, stack, renew=renew), fleets.find_packages(folder, stack)
     except ValueError as error:
         raise McpfleetError(str(error)) from None
 
 
-def lock(packages: Sequence[Package], today: datetime.date, days: int, run: Run = run_program) -> Iterator[Package]:
+def lock_packages(
+    packages: Sequence[Package], today: datetime.date, days: int, run: Run = run_program
+) -> Iterator[Package]:
     """Create the lock of each package, and yield each package that is locked. A failure does not stop the others.
 
     Args:
@@ -139,7 +141,7 @@ def _lock_package(package: Package, dockerfile: str, run: Run) -> None:
     with tempfile.TemporaryDirectory(prefix="mcpfleet-lock-") as scratch:
         _build_lock(package, dockerfile, Path(scratch), run)
         try:
-            package.keep(Path(scratch) / "lock")
+            package.save_lock(Path(scratch) / "lock")
         except (OSError, ValueError) as error:
             raise McpfleetError(f"{package.name} can't be locked: {error}") from None
 

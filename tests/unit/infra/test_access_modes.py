@@ -106,4 +106,4 @@ def test_a_client_that_says_two_kinds_or_an_unknown_one_is_told_so():
     ]
     odd = {"source": IMAGE, "access": {"password": {}}}
     (line,) = mistakes({"source": IMAGE}, odd)
-    assert line == "fleet.clients.assistant.access: unknown kind of access: 'password'; there is iam, iap, public"
+    assert line == "fleet.clients.assistant.access: unknown kind of access: 'password'; available: iam, iap, public"

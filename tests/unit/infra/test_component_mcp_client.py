@@ -216,7 +216,7 @@ def test_a_client_behind_iap_lets_in_its_members(build):
 SECRET = {"secrets": {"DB": {"secret": "db", "version": "3"}}}
 
 REFUSED = [
-    ({"calls": ["referense"]}, {}, "calls[0]: 'referense' is not a server; there is reference, toolbox, open"),
+    ({"calls": ["referense"]}, {}, "calls[0]: 'referense' is not a server; available: reference, toolbox, open"),
     ({"calls": []}, {}, "calls: is empty"),
     ({"calls": ["open", "open"]}, {}, "calls: 'open' is in the list twice"),
     ({"topology": "mash"}, {}, "topology: \"mash\" is not known; write one of 'service', 'sidecar' or 'mesh'"),

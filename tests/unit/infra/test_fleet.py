@@ -152,7 +152,7 @@ REFUSED = [
     ({"source": {"folder": "./x", "extras": ["a b"]}}, "source.extras[0]: 'a b' is not the name of an extra"),
     ({"source": {"folder": "./x", "package": "-x"}}, "source.package: '-x' is not a package's name or folder"),
     ({"source": {"folder": "./x", "target": "a b"}}, "source.target: 'a b' is not a stage's name"),
-    ({"source": {"svn": {}}}, "source: unknown kind of source: 'svn'; there is build, image, folder, git, stdio"),
+    ({"source": {"svn": {}}}, "source: unknown kind of source: 'svn'; available: build, image, folder, git, stdio"),
     ({"source": {"biuld": "./x"}}, "source: unknown kind of source: 'biuld'; did you mean build?"),
     ({"source": {}}, "source: is empty; say which kind of source: build | image | folder | git | stdio"),
     ({"source": {"build": "./x", "image": "a/b"}}, "source: has build and image together; keep only one"),
@@ -175,7 +175,7 @@ REFUSED = [
     ({"volumes": {"v": {"emptyDir": {}, "mount": "/v"}}}, "volumes.v: unknown kind of volume: 'emptyDir'; write memo"),
     (
         {"source": {"git": {"url": "https://a.dev/b", "ref": "v1", "revision": "x"}}},
-        "source.git.revision: unknown key; there is url, ref",
+        "source.git.revision: unknown key; available: url, ref",
     ),
     ({"image": "a/b"}, "image: unknown key; write it as fleet.servers.echo.source.image"),
     ({"invokers": []}, "invokers: unknown key; write it as fleet.servers.echo.access.iam.invokers"),
@@ -361,7 +361,7 @@ def test_what_is_between_servers_is_reported_though_others_have_mistakes_of_thei
     assert mistakes(fleet(servers=servers, clients=clients)) == [
         "fleet.servers.third.max_instnces: unknown key; did you mean max_instances?",
         "fleet.servers.second.domain: mcp.acme.dev leads to first already; write another",
-        "fleet.clients.assistant.calls[3]: 'fourth' is not a server; there is first, second, third",
+        "fleet.clients.assistant.calls[3]: 'fourth' is not a server; available: first, second, third",
     ]
 
 

@@ -184,18 +184,18 @@ REFUSED = [
     ),
     (
         {"sidecars": {"redis": {"image": "a/b", "mounts": {"cache": "/c"}}}},
-        "sidecars.redis.mounts.cache: is not among the server's volumes; add it there",
+        "sidecars.redis.mounts.cache: is not a volume of the server; add it to volumes",
     ),
     (
         {"sidecars": {"redis": {"image": "a/b", "depends_on": ["db"]}}},
-        "sidecars.redis.depends_on[0]: 'db' is not a sidecar; there is redis",
+        "sidecars.redis.depends_on[0]: 'db' is not a sidecar; available: redis",
     ),
     (
         {"sidecars": {"redis": {"image": "a/b", "depends_on": ["redis"]}}},
         "sidecars.redis.depends_on: depends on itself (redis -> redis); remove one of these",
     ),
-    ({"depends_on": ["redis"]}, "depends_on[0]: 'redis' is not a sidecar; there are none"),
-    ({"sidecars": SIDECAR, "depends_on": ["rdis"]}, "depends_on[0]: 'rdis' is not a sidecar; there is redis"),
+    ({"depends_on": ["redis"]}, "depends_on[0]: 'redis' is not a sidecar; add it to sidecars"),
+    ({"sidecars": SIDECAR, "depends_on": ["rdis"]}, "depends_on[0]: 'rdis' is not a sidecar; available: redis"),
     (
         {"cpu": 8, "memory": "8Gi", "sidecars": SIDECAR},
         "sidecars: have 9 CPUs with the server; an instance has at most 8: lower some cpu",

@@ -173,5 +173,5 @@ def test_mistakes_of_a_fleet_are_at_their_properties_too(deploy):
 
 
 def test_a_resource_that_the_package_has_not_is_refused(deploy):
-    with pytest.raises(InputPropertiesError, match="there is no mcpfleet:index:Nothing; there is mcpfleet:index:Fleet"):
+    with pytest.raises(InputPropertiesError, match="unknown resource type 'mcpfleet:index:Nothing'; available: mcp"):
         constructed(deploy, "mcpfleet:index:Nothing", "x", {})

@@ -19,18 +19,18 @@ class Package:
 
     name: str = "a==1"
     build_args: dict[str, str] = field(default_factory=dict)
-    place: Path = Path("packages.lock/pypi/a-1-0")
-    locked: bool = False
+    lock_folder: Path = Path("packages.lock/pypi/a-1-0")
+    is_locked: bool = False
     kept: dict[str, str] = field(default_factory=dict)
     refuses: str = ""
 
     def dockerfile(self, today, days):
         return f"FROM scratch\n# {today} {days}\n"
 
-    def keep(self, created):
+    def save_lock(self, built):
         if self.refuses:
             raise ValueError(self.refuses)
-        self.kept = {file.name: file.read_text() for file in created.iterdir()}
+        self.kept = {file.name: file.read_text() for file in built.iterdir()}
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Docker:
 
 def test_docker_makes_each_lock_and_leaves_no_container():
     package, docker = Package(build_args={"BASE_IMAGE": "b"}), Docker()
-    assert [*packages.lock([package], TODAY, 7, docker)] == [package]
+    assert [*packages.lock_packages([package], TODAY, 7, docker)] == [package]
     assert package.kept == {"requirements.txt": "a==1"}
     assert docker.built == "FROM scratch\n# 2026-11-30 7\n"
     assert [text[1] for text in docker.calls] == ["build", "create", "cp", "rm"]
@@ -78,13 +78,13 @@ def test_what_docker_said_and_the_option_to_try_are_told():
     with pytest.raises(
         McpfleetError, match=r"^a==1 can't be locked:\n  #1 a step\n  No solution found\n.*--min-age\.$"
     ):
-        [*packages.lock([Package()], TODAY, 7, Docker(fails="build"))]
+        [*packages.lock_packages([Package()], TODAY, 7, Docker(fails="build"))]
 
 
 def test_a_container_goes_where_its_files_cannot_be_had():
     docker = Docker(fails="cp")
     with pytest.raises(McpfleetError):
-        [*packages.lock([Package()], TODAY, 7, docker)]
+        [*packages.lock_packages([Package()], TODAY, 7, docker)]
     assert docker.calls[-1][1:] == ["rm", "c0ffee"]
 
 
@@ -98,18 +98,18 @@ def test_a_container_goes_where_its_files_cannot_be_had():
 )
 def test_a_docker_that_does_not_run_is_one_message(error, message):
     with pytest.raises(McpfleetError, match=message):
-        [*packages.lock([Package()], TODAY, 7, Docker(error=error))]
+        [*packages.lock_packages([Package()], TODAY, 7, Docker(error=error))]
 
 
 def test_a_lock_that_is_refused_is_one_message():
     with pytest.raises(McpfleetError, match=r"^a==1 can't be locked: c has no hash$"):
-        [*packages.lock([Package(refuses="c has no hash")], TODAY, 7, Docker())]
+        [*packages.lock_packages([Package(refuses="c has no hash")], TODAY, 7, Docker())]
 
 
 def test_a_package_that_fails_keeps_no_other_from_its_lock_and_all_that_failed_are_named_at_the_end():
     ones = [Package("a==1", refuses="a has no hash"), Package("b==1"), Package("c==1", refuses="d is missing")]
     with pytest.raises(McpfleetError) as failed:
-        [*packages.lock([*ones, Package("e==1")], TODAY, 7, Docker())]
+        [*packages.lock_packages([*ones, Package("e==1")], TODAY, 7, Docker())]
     assert [bool(item.kept) for item in ones] == [False, True, False]
     assert str(failed.value).splitlines() == [
         "a==1 can't be locked: a has no hash",
@@ -121,7 +121,7 @@ def test_a_package_that_fails_keeps_no_other_from_its_lock_and_all_that_failed_a
 def test_without_docker_no_further_package_is_tried():
     docker = Docker(error=FileNotFoundError("docker"))
     with pytest.raises(McpfleetError, match=r"Install Docker"):
-        [*packages.lock([Package(), Package("b==1")], TODAY, 7, docker)]
+        [*packages.lock_packages([Package(), Package("b==1")], TODAY, 7, docker)]
     assert len(docker.calls) == 1
 
 
@@ -137,7 +137,7 @@ class Point:
     def look_up(self, folder, stack, *, renew):
         return ["io.github.acme/weather@1.2.0"] if renew else []
 
-    def packages_of(self, folder, stack):
+    def find_packages(self, folder, stack):
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -145,10 +145,10 @@ class Point:
 
 def test_the_fleets_own_distribution_says_which_packages_there_are():
     package = Package()
-    assert packages.packages_of(Path(), None, readers=[Point([package])]) == ([], [package])
-    requests, _ = packages.packages_of(Path(), None, renew=True, readers=[Point([])])
+    assert packages.find_packages(Path(), None, readers=[Point([package])]) == ([], [package])
+    requests, _ = packages.find_packages(Path(), None, renew=True, readers=[Point([])])
     assert requests == ["io.github.acme/weather@1.2.0"]
     with pytest.raises(McpfleetError, match=r"^Pulumi\.prod\.yaml:"):
-        packages.packages_of(Path(), None, readers=[Point(ValueError("Pulumi.prod.yaml: …"))])
+        packages.find_packages(Path(), None, readers=[Point(ValueError("Pulumi.prod.yaml: …"))])
     with pytest.raises(McpfleetError, match=r"pulumi-mcpfleet, which reads the fleet, is not installed in this"):
-        packages.packages_of(Path(), None, readers=[])
+        packages.find_packages(Path(), None, readers=[])

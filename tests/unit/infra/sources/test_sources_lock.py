@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
-from pulumi_mcpfleet.packages import PackagesError, packages_of
+from pulumi_mcpfleet.packages import PackagesError, find_packages
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.lock import Lock, read_newest_date
 from pulumi_mcpfleet.sources.stdio import StdioSpec, plan_stdio
@@ -166,27 +166,27 @@ def test_each_package_of_every_stack_is_named_once(tmp_path):
     stack(tmp_path, "dev", A, {"image": "docker.io/acme/x:1"})
     stack(tmp_path, "prod", A, B, {**A, "build_args": {"BASE_IMAGE": "python:3.12"}}, profile="prod")
     (tmp_path / "Pulumi.other.yaml").write_text("config: {gcp:project: p}")
-    found = packages_of(tmp_path)
+    found = find_packages(tmp_path)
     assert [one.name for one in found] == ["a==1", "b@1.0.0", "a==1"]
     assert [one.build_args for one in found] == [{}, {}, {"BASE_IMAGE": "python:3.12"}]
-    assert [one.name for one in packages_of(tmp_path, "dev")] == ["a==1"]
-    assert not any(one.locked for one in found)
-    found[0].keep(made(tmp_path / "made", found[0].lock))
-    assert [one.locked for one in packages_of(tmp_path)] == [True, False, False]
+    assert [one.name for one in find_packages(tmp_path, "dev")] == ["a==1"]
+    assert not any(one.is_locked for one in found)
+    found[0].save_lock(made(tmp_path / "made", found[0].lock))
+    assert [one.is_locked for one in find_packages(tmp_path)] == [True, False, False]
     assert "--exclude-newer 2026-11-23" in found[0].dockerfile(TODAY, 7)
 
 
 def test_a_folder_without_a_fleet_says_where_to_go(tmp_path):
     with pytest.raises(PackagesError, match=r"There is no Pulumi\.prod\.yaml in .*--cwd"):
-        packages_of(tmp_path, "prod")
+        find_packages(tmp_path, "prod")
     with pytest.raises(PackagesError, match=r"There is no Pulumi\.STACK\.yaml"):
-        packages_of(tmp_path)
+        find_packages(tmp_path)
 
 
 def test_a_fleets_mistakes_are_said_with_the_name_of_the_file(tmp_path):
     stack(tmp_path, "prod", {"stdio": {"pypi": "a"}})
     with pytest.raises(PackagesError, match=r"^Pulumi\.prod\.yaml:\nfleet\.servers\.s0\.source\.stdio\.pypi: "):
-        packages_of(tmp_path)
+        find_packages(tmp_path)
     (tmp_path / "Pulumi.prod.yaml").write_text("a: [")
     with pytest.raises(PackagesError, match=r"^Pulumi\.prod\.yaml can't be read: "):
-        packages_of(tmp_path)
+        find_packages(tmp_path)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pulumi_mcpfleet import packages
 from pulumi_mcpfleet.components import image
 from pulumi_mcpfleet.fleet import FleetError, Stdio, parse_fleet
-from pulumi_mcpfleet.packages import PackagesError, look_up, packages_of
+from pulumi_mcpfleet.packages import PackagesError, find_packages, look_up
 from pulumi_mcpfleet.sources.build_plan import BuildPlanError
 from pulumi_mcpfleet.sources.registry_entry import RegistryEntry, read_server_json
 from pulumi_mcpfleet.sources.stdio import plan_stdio
@@ -121,7 +121,7 @@ def test_each_server_is_looked_up_once_and_its_package_can_be_locked(tmp_path):
     assert look_up(tmp_path, fetch=ask) == []
     assert look_up(tmp_path, fetch=ask, renew=True) == [SERVER]
     assert asked == [ADDRESS, ADDRESS]
-    assert [one.name for one in packages_of(tmp_path)] == ["@acme/weather-mcp@1.2.3"]
+    assert [one.name for one in find_packages(tmp_path)] == ["@acme/weather-mcp@1.2.3"]
 
 
 def test_all_servers_that_cannot_be_looked_up_are_named_and_the_others_are_kept(tmp_path):
