@@ -10,15 +10,25 @@ from typing import Any, Final, cast
 
 import yaml
 
-from pulumi_mcpfleet.fleet import Fleet, FleetError, find_deprecated_keys, parse_fleet
+from pulumi_mcpfleet.fleet import Fleet, FleetError, builds_in_cloud, find_deprecated_keys, parse_fleet
 from pulumi_mcpfleet.new_servers import plan_server
 
-__all__ = ["ProjectError", "StackFile", "check_file", "check_files", "check_project", "plan_server", "read_location"]
+__all__ = [
+    "ProjectError",
+    "StackFile",
+    "check_file",
+    "check_files",
+    "check_project",
+    "find_build_provider_problem",
+    "plan_server",
+    "read_location",
+]
 
 _FLEET: Final = "mcpfleet:fleet"
 _PROJECT: Final = "gcp:project"
 _UNIVERSE: Final = "gcp:universeDomain"
 _GOOGLE_UNIVERSE: Final = "googleapis.com"
+_BUILD_PROVIDER: Final = "mcpfleet-build"
 
 
 class ProjectError(ValueError):
@@ -52,7 +62,8 @@ class StackFile:
         name: The name of the file.
         fleet: The fleet; None if the file has mistakes.
         mistakes: One line for each mistake, which begins with its path.
-        warnings: One line for each deprecated key, which begins with its path.
+        warnings: One line for each deprecated key, and for each build for which Pulumi.yaml lacks the provider. It
+            begins with its path.
     """
 
     name: str
@@ -114,8 +125,50 @@ def check_file(file: Path, shared: Any = None) -> StackFile:
         fleet = parse_fleet(values.get(_FLEET), root=file.parent)
     except FleetError as error:
         mistakes += str(error).splitlines()
-    warnings = tuple(find_deprecated_keys(values.get(_FLEET)))
-    return StackFile(file.name, None if mistakes else fleet, tuple(mistakes), warnings)
+    warnings = [*find_deprecated_keys(values.get(_FLEET))]
+    if fleet is not None:
+        warnings += _cloud_build_warnings(fleet, file.parent)
+    return StackFile(file.name, None if mistakes else fleet, tuple(mistakes), tuple(warnings))
+
+
+def find_build_provider_problem(root: Path) -> str | None:
+    """Return what Pulumi's engine needs in Pulumi.yaml to find the provider that builds with Cloud Build.
+
+    Without the entry, the engine looks for the provider on the PATH, and then for a release on the internet.
+
+    Args:
+        root: The folder of Pulumi.yaml.
+
+    Returns:
+        A sentence with what to write. None if the entry is there, or if no Pulumi.yaml can be read.
+    """
+    try:
+        plugins = _read(root / "Pulumi.yaml").get("plugins")
+    except _FileError:
+        return None
+    entries: Any = _as_mapping(plugins).get("providers")
+    names = [
+        _as_mapping(entry).get("name") for entry in cast("list[Any]", entries if isinstance(entries, list) else [])
+    ]
+    if _BUILD_PROVIDER in names:
+        return None
+    return (
+        f"Pulumi.yaml does not say where the provider {_BUILD_PROVIDER} is; write into it"
+        f" plugins: {{providers: [{{name: {_BUILD_PROVIDER}, path: .venv/bin}}]}}, with the folder of the Python"
+        " environment that has pulumi-mcpfleet"
+    )
+
+
+def _cloud_build_warnings(fleet: Fleet, root: Path) -> list[str]:
+    sections = {"servers": fleet.servers, "clients": fleet.clients}
+    paths = [
+        f"fleet.{section}.{name}.source.builder"
+        for section, workloads in sections.items()
+        for name, workload in workloads.items()
+        if builds_in_cloud(workload.source)
+    ]
+    problem = find_build_provider_problem(root) if paths else None
+    return [f"{path}: {problem}" for path in paths] if problem else []
 
 
 def check_project(root: Path) -> str:

@@ -20,6 +20,7 @@ from pulumi_mcpfleet.components.template import Image
 from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.parts import SecretRef
 from pulumi_mcpfleet.fleet.stdio import Registered, is_bridged
+from pulumi_mcpfleet.projects import find_build_provider_problem
 from pulumi_mcpfleet.sources import BuildPlanError, Layout, plan_build
 from pulumi_mcpfleet.sources.build_plan import BuildPlan, inert
 from pulumi_mcpfleet.sources.build_requirements import version_of
@@ -170,6 +171,8 @@ def _in_cloud(
         raise pulumi.RunError(
             f"{name}: builder: cloud-build needs the API {naming.api_host('cloudbuild')} in the stack"
         )
+    if problem := find_build_provider_problem(foundation.root):
+        pulumi.warn(f"{name}: {problem}", parent)
     image = CloudBuiltImage(
         name,
         builder=builder,

@@ -67,6 +67,18 @@ def up(deploy, root):
     return lambda servers, answers=True, **fleet: deploy(lambda: program(servers, fleet), cloud_answers=answers)
 
 
+@pytest.mark.parametrize(
+    ("project", "warnings"), [("", 1), ("plugins: {providers: [{name: mcpfleet-build, path: .venv/bin}]}", 0)]
+)
+def test_a_preview_warns_if_pulumi_yaml_lacks_the_provider_that_builds(up, root, monkeypatch, project, warnings):
+    (root / "Pulumi.yaml").write_text(f"name: acme\nruntime: python\n{project}")
+    texts = []
+    monkeypatch.setattr(pulumi, "warn", lambda text, _resource=None: texts.append(text))
+    up({"weather": FOLDER})
+    assert len(texts) == warnings
+    assert all(text.startswith("weather: Pulumi.yaml does not say where") for text in texts)
+
+
 def test_a_source_that_says_so_is_built_by_cloud_build_and_deployed_by_its_digest(up):
     plan = up({"weather": {**FOLDER, "build_args": {"BASE_IMAGE": "b"}}})
     assert plan.of(IMAGE) == []

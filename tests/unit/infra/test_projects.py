@@ -76,6 +76,36 @@ def test_a_file_that_cannot_be_read_is_one_line_and_keeps_no_other_from_its_chec
     assert len(found["Pulumi.prod.yaml"]) == 2
 
 
+BUILT = {
+    "weather": {"source": {"git": {"url": "https://git.acme.dev/weather.git", "ref": "v1"}, "builder": "cloud-build"}}
+}
+
+
+@pytest.mark.parametrize(
+    ("plugins", "warned"),
+    [
+        ("", True),
+        ("plugins:\n  providers:\n  - {name: other, path: x}\n", True),
+        ("plugins: [mcpfleet-build]\n", True),
+        ("plugins: {providers: [{name: mcpfleet-build, path: .venv/bin}]}\n", False),
+    ],
+)
+def test_a_build_in_the_cloud_without_its_provider_in_pulumi_yaml_is_a_warning(write, tmp_path, plugins, warned):
+    write("prod", {**CONFIG, "mcpfleet:fleet": {"region": "europe-west1", "servers": {**SERVERS, **BUILT}}})
+    (tmp_path / "Pulumi.yaml").write_text(f"name: acme\nruntime: python\n{plugins}")
+    [file] = projects.check_files(tmp_path)
+    assert not file.mistakes
+    assert [warning.partition(": ")[0] for warning in file.warnings] == [
+        "fleet.servers.weather.source.builder"
+    ] * warned
+    assert all("plugins: {providers: [{name: mcpfleet-build, path: .venv/bin}]}" in one for one in file.warnings)
+
+
+def test_a_fleet_that_builds_nothing_in_the_cloud_needs_no_provider_in_pulumi_yaml(write, tmp_path):
+    write("prod")
+    assert not projects.check_files(tmp_path)[0].warnings
+
+
 def test_what_pulumi_yaml_gives_all_stacks_counts(write, tmp_path):
     (tmp_path / "Pulumi.yaml").write_text(
         "name: acme\nruntime: python\nconfig:\n  gcp:project: {value: acme}\n  other: {default: 1}\n"
