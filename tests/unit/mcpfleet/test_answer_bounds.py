@@ -40,17 +40,17 @@ async def read(pieces, in_all=None, times=1, brackets=1000, status=200, **header
     return body
 
 
-async def test_an_answer_within_its_bound_comes_as_it_was_sent():
+async def test_a_response_within_the_limit_arrives_unchanged():
     assert await read([b"x" * 512, b"y" * 512]) == b"x" * 512 + b"y" * 512
 
 
 @pytest.mark.parametrize("pieces", [[b"x" * 1025], [b"x" * 512] * 3, [b"x"] * 1025])
-async def test_a_longer_answer_is_left_by_an_error_that_names_the_bound(pieces):
+async def test_a_response_over_the_limit_is_an_error_that_names_the_limit(pieces):
     with pytest.raises(TooLargeError, match="larger than 1024 bytes; MCPFLEET_MAX_ANSWER"):
         await read(pieces, content_length="3")
 
 
-async def test_a_stream_may_go_on_for_long_if_its_events_are_short():
+async def test_a_long_stream_of_short_events_is_accepted():
     event = b"data: " + b"x" * 500 + b"\n\n"
     assert await read([event] * 100, content_type="text/event-stream") == event * 100
     with pytest.raises(TooLargeError):
@@ -58,32 +58,32 @@ async def test_a_stream_may_go_on_for_long_if_its_events_are_short():
 
 
 @pytest.mark.parametrize("status", [400, 403, 500])
-async def test_a_refusal_that_calls_itself_a_stream_has_the_bound_of_an_answer(status):
+async def test_an_error_response_of_type_event_stream_has_the_limit_of_a_response(status):
     with pytest.raises(TooLargeError):
         await read([b"data: " + b"x" * 500 + b"\n\n"] * 3, status=status, content_type="text/event-stream")
 
 
-async def test_an_answer_of_many_objects_is_left_though_its_bytes_are_few():
+async def test_a_short_response_with_too_many_json_objects_is_refused():
     for piece in (b"{},", b"[],", b"{"):
         with pytest.raises(TooLargeError, match="more than 10 objects"):
             await read([piece] * 11, brackets=10)
     assert await read([b"{},"] * 10, brackets=10) == b"{}," * 10
 
 
-async def test_all_answers_of_a_check_have_a_bound_together():
+async def test_all_responses_of_a_check_have_a_common_limit():
     assert await read([b"x" * 1000], in_all=3000, times=3) == b"x" * 1000
     with pytest.raises(TooLargeError, match="together"):
         await read([b"x" * 1000], in_all=2999, times=3)
 
 
 @pytest.mark.parametrize("packed", ["gzip", "deflate, gzip", "zstd", "br", "x" * 5000])
-async def test_an_answer_that_is_compressed_is_refused_before_it_is_read(packed):
+async def test_a_compressed_response_is_refused_before_it_is_read(packed):
     with pytest.raises(TooLargeError, match="compressed"):
         await read([b"x"], content_encoding=packed)
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "0", "nan", "1e99"])
-async def test_a_bound_that_is_no_number_is_named(monkeypatch, text):
+async def test_an_invalid_limit_is_named(monkeypatch, text):
     monkeypatch.setenv("MCPFLEET_MAX_ANSWER", text)
     with pytest.raises(UsageError, match="MCPFLEET_MAX_ANSWER"):
         bounds.max_answer_bytes()
@@ -96,7 +96,7 @@ async def test_a_bound_that_is_no_number_is_named(monkeypatch, text):
 
 
 @pytest.mark.parametrize("piece", [b"x", b"data: x\n", b": \r\n", b"data: x\r"])
-async def test_an_event_that_does_not_end_is_left(monkeypatch, piece):
+async def test_an_endless_event_is_refused(monkeypatch, piece):
     monkeypatch.setenv("MCPFLEET_MAX_ANSWER", "1024")
     parser = sse.EventParser()
     with pytest.raises(TooLargeError):
@@ -105,7 +105,7 @@ async def test_an_event_that_does_not_end_is_left(monkeypatch, piece):
 
 @settings(max_examples=200, derandomize=True)
 @given(st.lists(st.sampled_from([b"data: a", b"id: 1", b": c", b"", b"data"]), max_size=12), st.data())
-def test_events_are_the_same_in_whatever_pieces_and_by_whatever_line_ends_they_come(lines, data):
+def test_events_are_the_same_in_any_chunks_and_with_any_line_ends(lines, data):
     end = data.draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
     text = end.join([*lines, b"", b""])
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))

@@ -42,11 +42,11 @@ OLD = replace(
         ("gemini-cli", "proxy", {"url": "http://127.0.0.1:3000/sse"}),
     ],
 )
-def test_a_server_of_the_deprecated_transport_is_written_as_one(client, via, entry):
+def test_an_sse_server_is_configured_with_its_transport(client, via, entry):
     assert CLIENTS[client].create_entry(OLD, via, LAUNCH, 3000) == entry
 
 
-def test_connect_is_not_offered_to_a_server_that_it_cannot_speak_to():
+def test_connect_is_not_offered_for_a_server_with_another_transport():
     with pytest.raises(UsageError, match="old speaks only SSE, which connect does not"):
         CLIENTS["cursor"].create_entry(OLD, "connect", LAUNCH, 3000)
     remote = CLIENTS["claude-desktop"].create_entry(OLD, "mcp-remote", LAUNCH, 3000)
@@ -69,11 +69,11 @@ def now():
         ("gemini-cli", "linux", "/home/ada/.gemini/settings.json"),
     ],
 )
-def test_each_clients_file_is_where_the_client_looks(name, platform, file):
+def test_each_clients_file_has_the_path_that_the_client_reads(name, platform, file):
     assert CLIENTS[name].file({"HOME": "/home/ada", "APPDATA": "C:\\Roaming"}, platform) == Path(file)
 
 
-def test_claude_desktop_of_the_windows_store_reads_the_folder_of_its_package(tmp_path):
+def test_claude_desktop_from_the_windows_store_uses_its_package_folder(tmp_path):
     claude = CLIENTS["claude-desktop"]
     environ = {"LOCALAPPDATA": str(tmp_path), "APPDATA": "C:\\Roaming"}
     usual = Path("C:\\Roaming\\Claude\\claude_desktop_config.json")
@@ -94,7 +94,7 @@ def test_claude_desktop_of_the_windows_store_reads_the_folder_of_its_package(tmp
         claude.file(environ, "win32")
 
 
-def test_a_configuration_folder_of_ones_own_is_honoured():
+def test_a_custom_configuration_folder_is_used():
     found = CLIENTS["vscode"].file({"HOME": "/home/ada", "XDG_CONFIG_HOME": "/conf"}, "linux")
     assert found == Path("/conf/Code/User/mcp.json")
     relative = CLIENTS["vscode"].file({"HOME": "/home/ada", "XDG_CONFIG_HOME": "conf"}, "linux")
@@ -137,7 +137,7 @@ def test_on_windows_npx_is_started_by_cmd_and_elsewhere_by_its_full_path(monkeyp
 
 
 @pytest.mark.parametrize("path", ["a&calc", "%PATH%", "a!b"])
-def test_no_word_of_a_url_is_given_to_cmd_that_it_would_obey(path):
+def test_no_part_of_a_url_is_executed_by_cmd(path):
     server = server_from_url(f"{URL}/{path}", None, "echo")
     claude, windows = CLIENTS["claude-desktop"], Launch("mcpfleet.exe", npx=npx_command("win32"))
     with pytest.raises(UsageError, match="Use --via connect"):
@@ -149,22 +149,22 @@ def reached(reach):
     return stacks.DeployedServer("echo", ECHO.target, ECHO.audience, (), {"reached": reach})
 
 
-def test_a_server_that_asks_for_no_google_identity_is_reached_by_its_url():
+def test_a_server_without_google_authentication_is_configured_by_its_url():
     assert CLIENTS["vscode"].create_entry(reached("url"), "connect", LAUNCH, 3000) == {"type": "http", "url": URL}
     assert CLIENTS["claude-desktop"].create_entry(reached("url"), "connect", LAUNCH, 3000)["args"][2] == URL
 
 
-def test_a_server_that_no_desktop_reaches_is_said_so():
+def test_a_server_that_no_desktop_can_reach_is_refused_with_the_reason():
     with pytest.raises(UsageError, match="accepts requests from the project's networks only"):
         CLIENTS["vscode"].create_entry(reached("network"), "connect", LAUNCH, 3000)
 
 
-def test_a_client_that_takes_commands_only_says_so():
+def test_a_client_that_supports_only_commands_refuses_a_proxy():
     with pytest.raises(UsageError, match="--via connect"):
         CLIENTS["claude-desktop"].create_entry(ECHO, "proxy", LAUNCH, 3000)
 
 
-def test_a_client_that_is_not_known_is_answered_with_those_that_are():
+def test_an_unknown_client_is_an_error_with_the_known_ones():
     with pytest.raises(UsageError, match="claude-desktop, claude-code, vscode, cursor, gemini-cli, json"):
         find_client("emacs")
 
@@ -194,7 +194,7 @@ def test_a_client_that_is_not_known_is_answered_with_those_that_are():
         {"command": LAUNCH.command, "args": ["connect", *map(str, range(9))]},
     ],
 )
-def test_what_others_wrote_is_not_taken_for_ours(entry):
+def test_foreign_entries_are_not_recognized_as_ours(entry):
     assert not is_mcpfleet_entry("echo", entry)
 
 
@@ -209,7 +209,7 @@ def test_what_others_wrote_is_not_taken_for_ours(entry):
         ("uvx", ["mcpfleet"]),
     ],
 )
-def test_each_way_to_start_connect_is_known_again(command, content_before):
+def test_every_way_to_start_connect_is_recognized(command, content_before):
     identity = ["--credentials", "/home/ada/key.json", "--impersonate", "bot@acme.iam.gserviceaccount.com"]
     assert is_mcpfleet_entry(
         "echo", {"command": command, "args": [*content_before, *CONNECT[:-2], *identity, *CONNECT[-2:]]}
@@ -223,7 +223,7 @@ def test_each_way_to_start_connect_is_known_again(command, content_before):
         ({"HOME": "C:\\Users\\ada"}, "C:\\Users\\ada/.cursor/mcp.json"),
     ],
 )
-def test_on_windows_the_home_is_where_clients_look_and_not_where_a_shell_does(environ, file):
+def test_on_windows_the_home_folder_is_the_one_that_clients_use(environ, file):
     assert CLIENTS["cursor"].file(environ, "win32") == Path(file)
     roaming = CLIENTS["vscode"].file(environ, "win32")
     assert str(roaming) == "C:\\Users\\ada\\AppData\\Roaming\\Code\\User\\mcp.json"
@@ -250,13 +250,13 @@ def test_a_desktop_program_gets_the_full_path_of_the_command(tmp_path, monkeypat
         "/cache/archive-v0/abc",
     ],
 )
-def test_from_uvx_the_client_is_told_to_use_uvx(prefix):
+def test_a_command_run_by_uvx_configures_uvx(prefix):
     launch = Launch.current(prefix=prefix, argv0="mcpfleet")
     assert launch.command.endswith("uvx")
     assert launch.arguments(ECHO)[:2] == ["mcpfleet", "connect"]
 
 
-def test_the_stacks_own_proxy_ports_and_the_local_clouds_credentials_are_used(tmp_path):
+def test_a_local_stacks_proxy_ports_and_credentials_are_used(tmp_path):
     server = stacks.DeployedServer("echo", ECHO.target, ECHO.audience, (), {"proxy_port": 3007})
     found = Stack("here", {"echo": server}, tmp_path / "ada.json")
     assert create_entries(CLIENTS["cursor"], found, [], "proxy", 3000)["echo"] == {"url": "http://127.0.0.1:3007/mcp"}
@@ -303,7 +303,7 @@ def entry(**fields):
     return {**CLIENTS["cursor"].create_entry(ECHO, "connect", LAUNCH, 3000), **fields}
 
 
-def test_installing_keeps_comments_and_other_servers_and_a_backup(file):
+def test_installing_keeps_comments_and_other_servers_and_writes_a_backup(file):
     change = install(file, "mcpServers", {"echo": entry()}, now=now)
     text = file.read_text()
     assert loads(text)["mcpServers"]["echo"] == entry()
@@ -316,7 +316,7 @@ def test_installing_keeps_comments_and_other_servers_and_a_backup(file):
     assert has_mode(change.backup, 0o640)
 
 
-def test_what_is_installed_and_removed_leaves_the_file_as_it_was(file):
+def test_installing_and_removing_restores_the_file(file):
     install(file, "mcpServers", {"echo": entry(), "time": entry()}, now=now)
     change = remove(file, "mcpServers", [], now=now)
     assert change.names == ("echo", "time")
@@ -324,7 +324,7 @@ def test_what_is_installed_and_removed_leaves_the_file_as_it_was(file):
     assert len(list(file.parent.glob("*.bak"))) == 2, "no backup replaces another"
 
 
-def test_installing_again_changes_nothing_and_keeps_no_backup(file):
+def test_installing_again_changes_nothing_and_writes_no_backup(file):
     install(file, "mcpServers", {"echo": entry()}, now=now)
     content_before = file.read_bytes(), file.stat().st_mtime_ns
     change = install(file, "mcpServers", {"echo": entry()}, now=now)
@@ -332,7 +332,7 @@ def test_installing_again_changes_nothing_and_keeps_no_backup(file):
     assert (file.read_bytes(), file.stat().st_mtime_ns) == content_before
 
 
-def test_keys_that_the_owner_added_to_our_entry_stay(file):
+def test_keys_that_the_user_added_to_an_entry_are_kept(file):
     install(file, "mcpServers", {"echo": entry(env={"LANG": "C"}, disabled=True)}, now=now)
     change = install(file, "mcpServers", {"echo": {"url": "http://127.0.0.1:3000/mcp"}}, now=now)
     assert change.names == ("echo",)
@@ -346,7 +346,7 @@ def test_keys_that_the_owner_added_to_our_entry_stay(file):
     assert loads(file.read_text())["mcpServers"]["echo"] == entry(env={"LANG": "C"}, disabled=True)
 
 
-def test_an_entry_of_somebody_else_is_not_replaced_unless_asked(file):
+def test_a_foreign_entry_is_replaced_only_on_request(file):
     with pytest.raises(McpfleetError, match="already has an entry files"):
         install(file, "mcpServers", {"echo": entry(), "files": entry()}, now=now)
     assert file.read_text() == OWNERS, "nothing was changed, not even the entry that could be"
@@ -365,7 +365,7 @@ EITHER = [
 
 
 @pytest.mark.parametrize("text", [b'{"mcpServers": {"echo": null}}', b'{"mcpServers": {"echo": "mine"}}'])
-def test_an_entry_that_is_no_object_is_somebody_elses_all_the_same(file, text):
+def test_an_entry_that_is_no_object_is_foreign(file, text):
     file.write_bytes(text)
     for change in EITHER:
         with pytest.raises(McpfleetError, match="has an entry echo"):
@@ -389,7 +389,7 @@ def test_an_entry_that_is_no_object_is_somebody_elses_all_the_same(file, text):
         '{"mcpServers": {}}'.encode("utf-16"),
     ],
 )
-def test_a_file_that_is_not_understood_is_left_alone(file, text):
+def test_an_unreadable_file_is_not_changed(file, text):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     for change in EITHER:
         with pytest.raises(McpfleetError, match="Nothing was changed"):
@@ -398,7 +398,7 @@ def test_a_file_that_is_not_understood_is_left_alone(file, text):
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_client_that_was_never_configured_gets_a_file_of_its_users_alone(tmp_path):
+def test_a_new_configuration_file_is_readable_by_its_user_only(tmp_path):
     path = tmp_path / "new" / "mcp.json"
     change = install(path, "servers", {"echo": entry()}, now=now)
     assert json.loads(path.read_text()) == {"servers": {"echo": entry()}}
@@ -408,7 +408,7 @@ def test_a_client_that_was_never_configured_gets_a_file_of_its_users_alone(tmp_p
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf", b"\xef\xbb\xbf{}\r\n"])
-def test_a_file_with_nothing_in_it_is_filled_and_its_byte_order_mark_is_kept(file, content):
+def test_an_empty_file_is_filled_and_keeps_its_byte_order_mark(file, content):
     file.write_bytes(content)
     assert remove(file, "mcpServers", []).names == ()
     install(file, "mcpServers", {"echo": entry()}, now=now)
@@ -416,7 +416,7 @@ def test_a_file_with_nothing_in_it_is_filled_and_its_byte_order_mark_is_kept(fil
     assert json.loads(file.read_text(encoding="utf-8-sig"))["mcpServers"] == {"echo": entry()}
 
 
-def test_a_file_that_its_client_writes_meanwhile_is_left_as_the_client_wrote_it(file, monkeypatch):
+def test_a_file_that_its_client_changes_meanwhile_is_not_overwritten(file, monkeypatch):
     flush = os.fsync
 
     def written_meanwhile(descriptor):
@@ -430,7 +430,7 @@ def test_a_file_that_its_client_writes_meanwhile_is_left_as_the_client_wrote_it(
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_a_file_of_two_names_has_one_content_under_both(file, tmp_path):
+def test_a_hard_linked_file_keeps_one_content_under_both_names(file, tmp_path):
     other = tmp_path / "dotfiles.json"
     other.hardlink_to(file)
     install(file, "mcpServers", {"echo": entry()}, now=now)
@@ -439,7 +439,7 @@ def test_a_file_of_two_names_has_one_content_under_both(file, tmp_path):
     assert file.read_text() == OWNERS
 
 
-def test_a_link_stays_a_link(file, tmp_path):
+def test_a_symbolic_link_stays_a_link(file, tmp_path):
     link = tmp_path / "link.json"
     link.symlink_to(file)
     install(link, "mcpServers", {"echo": entry()}, now=now)
@@ -447,7 +447,7 @@ def test_a_link_stays_a_link(file, tmp_path):
     assert "echo" in loads(file.read_text())["mcpServers"]
 
 
-def test_a_folder_that_cannot_be_written_leaves_the_file_and_says_so(file, monkeypatch):
+def test_a_folder_without_write_permission_is_an_error_and_keeps_the_file(file, monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(McpfleetError, match="No space left on device"):
         install(file, "mcpServers", {"echo": entry()}, now=now)
@@ -466,7 +466,7 @@ def test_a_folder_that_cannot_be_written_leaves_the_file_and_says_so(file, monke
         ([], ""),
     ],
 )
-def test_a_server_that_gemini_cli_would_pass_over_in_silence_is_named(file, capsys, lists, warning):
+def test_a_server_name_that_gemini_cli_ignores_is_reported(file, capsys, lists, warning):
     gemini = CLIENTS["gemini-cli"]
     file.write_text(json.dumps({"mcp": lists}))
     for _ in range(2):  # what is there already is as silent
@@ -485,7 +485,7 @@ def test_a_server_that_gemini_cli_would_pass_over_in_silence_is_named(file, caps
         '{"mcpServers": {"echo": %(twice)s, "time": {}}}',
     ],
 )
-def test_a_file_that_says_two_things_under_one_name_is_left_alone(file, text):
+def test_a_file_with_duplicate_keys_is_not_changed(file, text):
     own_entry = json.dumps(entry())
     file.write_text(text % {"ours": own_entry, "twice": own_entry.replace("{", '{"command": "mine", ', 1)})
     content_before = file.read_bytes()
@@ -547,7 +547,7 @@ def notes(file):
 
 @settings(max_examples=150, deadline=None)
 @given(written(), st.sampled_from(["connect", "proxy"]), st.booleans())
-def test_what_others_wrote_survives_every_install_and_removal(tmp_path_factory, case, via, linked):
+def test_foreign_content_survives_every_install_and_removal(tmp_path_factory, case, via, linked):
     content, other_servers, rest = case
     real = tmp_path_factory.mktemp("client") / "real.json"
     real.write_bytes(content)
@@ -578,9 +578,7 @@ CODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "latin-1", "cp
 
 @settings(max_examples=150, deadline=None)
 @given(written(), st.data(), st.sampled_from(CODINGS), st.booleans())
-def test_a_file_that_is_damaged_or_of_any_encoding_is_edited_as_it_reads_or_left_alone(
-    tmp_path_factory, case, data, coding, taken_back
-):
+def test_any_file_is_edited_without_other_changes_or_not_at_all(tmp_path_factory, case, data, coding, taken_back):
     content = case[0].decode("utf-8-sig").encode(coding, "replace")
     start, end = sorted(data.draw(st.tuples(*[st.integers(0, len(content))] * 2)))
     if data.draw(st.booleans()):

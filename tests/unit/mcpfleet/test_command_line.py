@@ -15,7 +15,7 @@ def run(run_command):
     return run_command
 
 
-def test_it_says_its_version(run):
+def test_the_command_prints_its_version(run):
     code, out, _ = run("--version")
     assert (code, out.split()[0]) == (0, "mcpfleet")
 
@@ -34,7 +34,7 @@ def test_it_says_its_version(run):
         (["proxy", "--url", URL, "--port", "70000"], 2, "--port"),
     ],
 )
-def test_a_mistake_is_one_message_with_the_next_step_and_no_traceback(run, arguments, code, message):
+def test_an_error_is_one_message_with_the_next_step_and_no_traceback(run, arguments, code, message):
     got, out, err = run(*arguments)
     assert got == code
     assert message in err
@@ -42,7 +42,7 @@ def test_a_mistake_is_one_message_with_the_next_step_and_no_traceback(run, argum
     assert out == ""
 
 
-def test_a_taken_port_names_the_way_out(run, monkeypatch, google, tmp_path):
+def test_a_port_in_use_is_an_error_with_the_next_step(run, monkeypatch, google, tmp_path):
     def taken(address):
         raise OSError(98, "Address already in use")
 
@@ -56,7 +56,7 @@ def test_a_taken_port_names_the_way_out(run, monkeypatch, google, tmp_path):
     assert "--port" in err
 
 
-def test_it_listens_on_loopback_only_and_says_where_and_as_whom(run, monkeypatch, google, tmp_path):
+def test_the_proxy_listens_on_loopback_only_and_prints_url_and_identity(run, monkeypatch, google, tmp_path):
     listened, served = [], []
 
     class Listener:
@@ -94,9 +94,7 @@ def test_a_configuration_can_be_piped_into_a_file(run, outputs):
 
 
 @pytest.mark.parametrize(("place", "options"), [(".cursor/mcp.json", []), ("my own.json", ["--file", "my own.json"])])
-def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prints(
-    run, outputs, tmp_path, place, options
-):
+def test_the_printed_command_removes_an_installed_configuration(run, outputs, tmp_path, place, options):
     file = tmp_path / place
     code, out, _ = run("config", "cursor", "--outputs", outputs, "--install", *options)
     assert code == 0
@@ -117,7 +115,7 @@ def test_a_configuration_is_installed_and_taken_back_by_the_command_that_it_prin
         (["config", "cursor", "nobody"], "there are: echo"),
     ],
 )
-def test_a_wish_that_cannot_be_met_is_one_message(run, outputs, arguments, message):
+def test_an_option_that_does_not_fit_the_server_is_one_message(run, outputs, arguments, message):
     code, _, err = run(*arguments, "--outputs", outputs)
     assert (code, message in err) == (2, True)
 
@@ -132,7 +130,7 @@ def token(google, tmp_path):
 
 
 @pytest.mark.parametrize(("failed", "code"), [([], 0), (["x: was y"], 1)])
-def test_a_pipeline_reads_json_and_the_exit_code(run, monkeypatch, outputs, token, failed, code):
+def test_verify_prints_json_and_sets_the_exit_code(run, monkeypatch, outputs, token, failed, code):
     calls = []
 
     async def look(checks):
@@ -170,7 +168,7 @@ def verified(monkeypatch, tmp_path, outputs):
     return calls
 
 
-def test_clients_are_verified_like_servers_and_no_tool_is_called_unasked(run, verified, outputs, token):
+def test_clients_are_verified_like_servers_and_unnamed_tools_are_not_called(run, verified, outputs, token):
     code, out, _ = run("verify", "--outputs", outputs, "--token-file", token, "--json")
     assert (code, verified) == (0, [("echo", None), ("orders", None), ("assistant", None)])
     report = json.loads(out)
@@ -189,19 +187,19 @@ def test_clients_are_verified_like_servers_and_no_tool_is_called_unasked(run, ve
         (["orders", "assistant"], "cancel"),
     ],
 )
-def test_a_tool_that_is_named_is_called_at_its_server_alone(run, verified, outputs, token, named, call):
+def test_a_named_tool_is_called_only_at_its_server(run, verified, outputs, token, named, call):
     assert run("verify", *named, "--outputs", outputs, "--token-file", token, "--call", call)[0] == 0
     assert [one for one in verified if one[1]] == [("orders", ("cancel", {}))]
 
 
 @pytest.mark.parametrize(("named", "call"), [([], "cancel"), ([], "nosuch/cancel"), (["assistant"], "cancel")])
-def test_a_tool_whose_server_is_not_named_is_called_nowhere(run, verified, outputs, token, named, call):
+def test_a_tool_without_its_server_is_not_called(run, verified, outputs, token, named, call):
     code, _, err = run("verify", *named, "--outputs", outputs, "--token-file", token, "--call", call)
     assert (code, "Use --call SERVER/TOOL" in err) == (2, True)
     assert verified == []
 
 
-def test_each_check_has_the_seconds_that_the_user_gives(run, monkeypatch, verified, outputs, token):
+def test_each_check_has_the_configured_timeout(run, monkeypatch, verified, outputs, token):
     calls = {}
 
     async def look(checks):
@@ -215,12 +213,12 @@ def test_each_check_has_the_seconds_that_the_user_gives(run, monkeypatch, verifi
 
 
 @pytest.mark.parametrize("options", ["nonsense", "[1]"])
-def test_arguments_that_are_no_object_are_refused_before_anything_is_called(run, outputs, token, options):
+def test_arguments_that_are_no_object_are_refused_before_any_call(run, outputs, token, options):
     code, _, err = run("verify", "--outputs", outputs, "--token-file", token, "--call", "add", "--arguments", options)
     assert (code, "--arguments is not" in err) == (2, True)
 
 
-def test_a_diagnosis_without_credentials_still_says_what_is_seen(run, monkeypatch):
+def test_doctor_without_credentials_still_reports_its_findings(run, monkeypatch):
     def seen(server, source):
         with pytest.raises(AuthError) as error_info:
             source.fetch(server.audience)

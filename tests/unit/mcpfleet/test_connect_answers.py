@@ -177,7 +177,7 @@ RESULT = b'{"jsonrpc":"2.0","id":1,"result":{}'
 @example("initialize", False, 200, JSON, RESULT + b',"error":{"code":1,"message":"x"}}')
 @example("tools/call", True, 200, JSON, b'{"jsonrpc":"2.0","id":1,"error":{"code":"x","message":null}}')
 @example("tools/call", True, 202, "", b"")
-def test_a_request_gets_one_well_formed_answer_whatever_http_brings(method, modern, status, kind, body):
+def test_a_request_gets_one_well_formed_answer_for_any_http_response(method, modern, status, kind, body):
     request = request_of(method, modern=modern)
     lines = alike(request, status, kind, body)
     assert len(replies_to(lines, request)) == 1
@@ -209,7 +209,7 @@ OPENING = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protoc
     st.sampled_from(["modern", "legacy", "session"]),
 )
 @settings(deadline=None)
-def test_every_request_of_many_is_answered_once_however_answers_break_off_and_change(script, asked, version):
+def test_every_concurrent_request_is_answered_once_despite_broken_responses(script, asked, version):
     requests = [
         {**request_of(method, modern=version == "modern"), "id": ident}
         for ident, method in zip([1, "1", 2, "x"], asked, strict=False)
@@ -241,13 +241,13 @@ def test_every_request_of_many_is_answered_once_however_answers_break_off_and_ch
         ),
     ],
 )
-def test_what_a_server_meant_reaches_the_client_in_the_protocols_form(status, body, reply):
+def test_a_nearly_valid_answer_reaches_the_client_in_valid_form(status, body, reply):
     request = request_of("tools/call", modern=True)
     (answer,) = replies_to(alike(request, status, JSON, json.dumps(body).encode()), request)
     assert answer == {"jsonrpc": "2.0", "id": 1, **reply}
 
 
-def test_a_refusal_in_json_that_is_no_json_rpc_is_told_in_the_servers_words_and_as_not_carried_out():
+def test_an_error_in_plain_json_is_quoted_and_reported_as_not_executed():
     request = request_of("tools/call", modern=True)
     (answer,) = replies_to(alike(request, 401, JSON, b'{"error": "invalid_token"}'), request)
     assert "invalid_token" in answer["error"]["message"]

@@ -34,7 +34,7 @@ def tool(name, schema=None, **annotations):
 
 
 @given(st.binary() | st.text().map(str.encode) | json_values.map(lambda value: json.dumps(value).encode()))
-def test_a_line_is_a_message_or_is_refused_by_name(line):
+def test_a_line_is_parsed_or_refused_with_the_reason(line):
     try:
         message = parse(line)
     except NotAMessageError:
@@ -44,7 +44,7 @@ def test_a_line_is_a_message_or_is_refused_by_name(line):
 
 
 @given(json_values)
-def test_no_answer_of_a_server_can_harm_what_is_known_of_its_tools(result):
+def test_no_answer_of_a_server_corrupts_the_known_tools(result):
     tools = Tools()
     request, _ = listing()
     tools.read_list(request, result)
@@ -56,13 +56,13 @@ def test_no_answer_of_a_server_can_harm_what_is_known_of_its_tools(result):
     "line",
     [b"[]", b"1", b"{}", b'{"id":1}', b'{"method":1}', b'{"method":"x","id":{}}', b"nonsense", b'{"id":true,"a":1}'],
 )
-def test_what_is_no_message_is_refused(line):
+def test_invalid_messages_are_refused(line):
     with pytest.raises(NotAMessageError):
         parse(line)
 
 
 @given(st.text())
-def test_any_text_crosses_in_a_header_as_the_official_sdk_writes_and_reads_it(text):
+def test_any_text_is_encoded_in_a_header_as_by_the_official_sdk(text):
     written = header_value(text)
     assert written == encode_header_value(text)
     assert decode_header_value(written) == text
@@ -70,7 +70,7 @@ def test_any_text_crosses_in_a_header_as_the_official_sdk_writes_and_reads_it(te
     assert not set(written) & {"\r", "\n"}
 
 
-def test_a_call_names_its_revision_its_method_and_its_tool_in_headers():
+def test_a_call_has_headers_for_protocol_version_method_and_tool():
     headers = Tools().headers(call("größe", {}))
     assert headers["mcp-protocol-version"] == MODERN
     assert headers["mcp-method"] == "tools/call"
@@ -85,7 +85,7 @@ def test_a_call_names_its_revision_its_method_and_its_tool_in_headers():
     ),
     st.text(max_size=6) | st.integers() | st.booleans(),
 )
-def test_arguments_that_a_tool_wants_in_headers_are_repeated_as_the_sdk_repeats_them(arguments, deep):
+def test_arguments_marked_for_headers_are_sent_as_by_the_sdk(arguments, deep):
     schema = {
         "type": "object",
         "properties": {
@@ -122,5 +122,5 @@ def test_a_call_may_be_repeated_only_if_the_tool_says_so():
 @pytest.mark.parametrize(
     ("method", "may"), [("tools/list", True), ("resources/read", True), ("initialize", True), ("acme/pay", False)]
 )
-def test_other_requests_may_be_repeated_only_if_they_are_known_to_ask(method, may):
+def test_other_requests_may_be_repeated_only_if_they_are_known_to_be_read_only(method, may):
     assert Tools().may_repeat(parse(json.dumps({"id": 1, "method": method}).encode())) is may

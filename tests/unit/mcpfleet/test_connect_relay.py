@@ -181,7 +181,7 @@ def handshake():
 # --- crossing -------------------------------------------------------------------------------------------
 
 
-async def test_a_request_crosses_as_it_is_with_a_token_and_the_headers_of_its_revision(connect, google):
+async def test_a_request_is_sent_unchanged_with_a_token_and_its_versions_headers(connect, google):
     client = connect(httpx2.Response(200, headers=JSON, content=b'{"jsonrpc": "2.0", "id":1,"result":{"a" : 1}}'))
     await client.say(call("add"))
     assert await asyncio.wait_for(client.lines.get(), BOUND) == b'{"jsonrpc": "2.0", "id":1,"result":{"a" : 1}}'
@@ -194,7 +194,7 @@ async def test_a_request_crosses_as_it_is_with_a_token_and_the_headers_of_its_re
     assert sent.headers["accept"] == "application/json, text/event-stream"
 
 
-async def test_progress_arrives_before_the_answer_and_the_connection_is_read_to_its_end(connect):
+async def test_progress_arrives_before_the_answer_and_the_stream_is_read_to_its_end(connect):
     body = Stream()
     client = connect(httpx2.Response(200, headers=SSE, stream=body))
     await client.say(call())
@@ -208,7 +208,7 @@ async def test_progress_arrives_before_the_answer_and_the_connection_is_read_to_
     await asyncio.wait_for(body.closed.wait(), BOUND)
 
 
-async def test_an_answer_over_several_lines_becomes_one(connect):
+async def test_an_answer_over_several_lines_becomes_one_line(connect):
     client = connect(
         httpx2.Response(200, headers=JSON, content=b'{\n  "jsonrpc": "2.0",\n  "id": 1,\n  "result": {}\n}')
     )
@@ -221,7 +221,7 @@ async def test_an_answer_over_several_lines_becomes_one(connect):
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("spaces", ["", "\n", "\r"])
 @pytest.mark.parametrize("text", ["\u2028", "\u2029", "\x85", "\x7f", "\u00e9", "\\u2028", "\\ud800", "\\n"])
-async def test_an_answer_is_one_line_whoever_reads_it(connect, streamed, spaces, text):
+async def test_an_answer_is_one_line_for_every_reader(connect, streamed, spaces, text):
     """Node's readline, among others, takes more for a line's end than a line feed."""
     planted = f'{text}{{\\"jsonrpc\\":\\"2.0\\"}}{text}'
     body = f'{{"jsonrpc":"2.0",{spaces}"id":1,"result":{{{spaces}"t":"{planted}"}}}}'.encode()
@@ -234,7 +234,7 @@ async def test_an_answer_is_one_line_whoever_reads_it(connect, streamed, spaces,
 
 
 @pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-32", "utf-8-sig"])
-async def test_an_answer_in_another_encoding_becomes_a_line_of_utf_8(connect, coding):
+async def test_an_answer_in_another_encoding_becomes_utf_8(connect, coding):
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"t": "\u0a0a\u0a00"}}, ensure_ascii=False).encode(coding)
     client = connect(httpx2.Response(200, headers=JSON, content=body))
     await client.say(call())
@@ -243,7 +243,7 @@ async def test_an_answer_in_another_encoding_becomes_a_line_of_utf_8(connect, co
     assert json.loads(line.decode())["result"]["t"] == "\u0a0a\u0a00"
 
 
-async def test_a_line_that_ends_as_on_windows_is_a_message(connect):
+async def test_a_line_with_a_windows_line_end_is_a_message(connect):
     client = connect(json_response({}))
     await client.relay.handle_line(json.dumps(call()).encode() + b"\r")
     assert (await client.hear())["result"] == {}
@@ -251,7 +251,7 @@ async def test_a_line_that_ends_as_on_windows_is_a_message(connect):
     assert client.lines.empty()
 
 
-async def test_a_slow_call_holds_up_no_other(connect):
+async def test_a_slow_call_delays_no_other(connect):
     slow = Stream()
     client = connect(httpx2.Response(200, headers=SSE, stream=slow), json_response({}, 2))
     await client.say(call(ident=1))
@@ -269,7 +269,7 @@ async def test_the_servers_own_error_is_passed_on_under_the_requests_id(connect)
     assert answer == {**error, "id": "x"}
 
 
-async def test_a_line_that_is_no_message_is_answered_and_hurts_nothing(connect):
+async def test_an_invalid_line_gets_an_error_and_affects_nothing_else(connect):
     client = connect(json_response({}))
     await client.relay.handle_line(b"nonsense")
     assert (await client.hear())["error"]["code"] == -32700
@@ -281,14 +281,14 @@ async def test_a_line_that_is_no_message_is_answered_and_hurts_nothing(connect):
     assert (await client.ask(call()))["result"] == {}
 
 
-async def test_an_old_server_that_cannot_be_discovered_is_to_be_shaken_hands_with(connect):
+async def test_a_failed_discover_of_an_old_server_is_method_not_found(connect):
     answer = await connect(httpx2.Response(400, headers={"content-type": "text/plain"})).ask(
         request("server/discover", **MODERN)
     )
     assert answer["error"]["code"] == -32601
 
 
-async def test_an_answer_comes_from_its_own_request_alone(connect, handshake):
+async def test_an_answer_is_accepted_only_on_its_own_request(connect, handshake):
     answers, shake = handshake
     first, second = Stream(), Stream()
     client = connect(*answers("s1"), httpx2.Response(200, headers=SSE, stream=first), json_response({"paid": 1}, 2))
@@ -306,7 +306,7 @@ async def test_an_answer_comes_from_its_own_request_alone(connect, handshake):
     assert client.lines.empty()
 
 
-async def test_a_connection_that_breaks_behind_the_answer_is_no_reason_to_ask_again(connect):
+async def test_a_connection_lost_after_the_answer_causes_no_retry(connect):
     class Broken(Stream):
         async def aclose(self):
             raise httpx2.ReadError("reset")
@@ -322,7 +322,7 @@ async def test_a_connection_that_breaks_behind_the_answer_is_no_reason_to_ask_ag
 # --- sessions -------------------------------------------------------------------------------------------
 
 
-async def test_a_session_and_its_revision_go_with_every_later_message(connect, handshake):
+async def test_every_later_message_has_the_session_and_its_protocol_version(connect, handshake):
     answers, shake = handshake
     client = connect(*answers("s1"), json_response({}))
     await shake(client)
@@ -335,7 +335,7 @@ async def test_a_session_and_its_revision_go_with_every_later_message(connect, h
     assert client.server.methods == ["initialize", "notifications/initialized", "GET", "tools/call"]
 
 
-async def test_a_server_asks_its_client_and_gets_the_answer(connect, handshake):
+async def test_a_servers_request_reaches_its_client_and_is_answered(connect, handshake):
     answers, shake = handshake
     body = Stream()
     client = connect(*answers("s1"), httpx2.Response(200, headers=SSE, stream=body), httpx2.Response(202))
@@ -353,7 +353,7 @@ async def test_a_server_asks_its_client_and_gets_the_answer(connect, handshake):
     assert (await client.hear())["id"] == 1
 
 
-async def test_what_a_server_says_without_being_asked_reaches_the_client(connect, handshake):
+async def test_unsolicited_messages_of_a_server_reach_the_client(connect, handshake):
     answers, shake = handshake
     changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
     body = Stream(event(changed))
@@ -363,7 +363,7 @@ async def test_what_a_server_says_without_being_asked_reaches_the_client(connect
     assert await client.hear() == changed
 
 
-async def test_a_server_that_ends_every_stream_of_its_own_at_once_is_not_asked_without_a_pause(connect, handshake):
+async def test_the_get_stream_is_reopened_with_a_delay(connect, handshake):
     answers, shake = handshake
     client = connect(*answers("s1"))
     client.server.listening = [stream(event(None, retry=0), None) for _ in range(5)]
@@ -372,7 +372,7 @@ async def test_a_server_that_ends_every_stream_of_its_own_at_once_is_not_asked_w
     assert min(client.slept) > 0
 
 
-async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_made_once(connect, handshake):
+async def test_a_lost_session_is_replaced_and_the_call_is_made_once(connect, handshake):
     answers, shake = handshake
     not_found = httpx2.Response(404, headers=JSON, json={"jsonrpc": "2.0", "id": None, "error": {"code": -32600}})
     client = connect(
@@ -409,7 +409,7 @@ async def test_a_session_that_the_server_forgot_is_made_anew_and_the_call_is_mad
         ("the session with the bank ended after the transfer", 1),
     ],
 )
-async def test_only_words_about_its_own_session_make_a_call_go_again(connect, handshake, error_text, calls):
+async def test_a_call_is_repeated_only_for_an_error_about_its_own_session(connect, handshake, error_text, calls):
     answers, shake = handshake
     error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": error_text}}
     client = connect(
@@ -423,7 +423,7 @@ async def test_only_words_about_its_own_session_make_a_call_go_again(connect, ha
     assert client.server.methods.count("tools/call") == calls
 
 
-async def test_a_server_that_gives_up_every_session_is_not_asked_for_ever(connect, handshake):
+async def test_a_server_that_ends_every_session_is_given_up(connect, handshake):
     answers, shake = handshake
     not_found = [httpx2.Response(404, headers=JSON, json={}) for _ in range(9)]
     refused = httpx2.Response(500, headers=JSON, json={"jsonrpc": "2.0", "id": 0, "error": {"code": 1, "message": "x"}})
@@ -434,7 +434,7 @@ async def test_a_server_that_gives_up_every_session_is_not_asked_for_ever(connec
     assert answer["error"]["data"]["mcpfleet"]["outcome"] == "not_done"
 
 
-async def test_leaving_ends_the_session(connect, handshake):
+async def test_disconnecting_ends_the_session(connect, handshake):
     answers, shake = handshake
     client = connect(*answers("s1"), httpx2.Response(200))
     await shake(client)
@@ -446,7 +446,7 @@ async def test_leaving_ends_the_session(connect, handshake):
 # --- cancelling -----------------------------------------------------------------------------------------
 
 
-async def test_cancelling_closes_the_stream_and_nothing_more_is_heard(connect):
+async def test_cancelling_closes_the_stream_and_no_answer_is_sent(connect):
     body = Stream()
     client = connect(httpx2.Response(200, headers=SSE, stream=body), json_response({}, 2))
     await client.say(call())
@@ -458,7 +458,7 @@ async def test_cancelling_closes_the_stream_and_nothing_more_is_heard(connect):
     assert len(client.server.requests) == 2, "revision 2026-07-28 cancels by closing the stream, not by a message"
 
 
-async def test_cancelling_in_a_session_tells_the_server_and_then_closes_the_stream(connect, handshake):
+async def test_cancelling_in_a_session_notifies_the_server_and_closes_the_stream(connect, handshake):
     answers, shake = handshake
     body = Stream()
     client = connect(*answers("s1"), httpx2.Response(200, headers=SSE, stream=body), httpx2.Response(202))
@@ -471,7 +471,7 @@ async def test_cancelling_in_a_session_tells_the_server_and_then_closes_the_stre
     assert client.lines.empty()
 
 
-async def test_cancelling_what_waits_for_its_next_attempt_ends_it(connect):
+async def test_cancelling_a_request_that_waits_for_a_retry_ends_it(connect):
     client = connect(httpx2.ConnectError("refused"), json_response({}, 2))
     blocked = asyncio.Event()
 
@@ -519,7 +519,7 @@ def broken_streams():
 
 
 @pytest.mark.parametrize("number", range(9))
-async def test_a_call_that_may_have_been_made_is_not_made_twice_and_the_client_is_told(connect, number):
+async def test_a_call_that_may_have_run_is_not_repeated_and_the_client_is_informed(connect, number):
     client = connect([*BROKEN, *broken_streams()][number])
     answer = await client.ask(call("pay"))
     assert len(client.server.requests) == 1
@@ -529,7 +529,7 @@ async def test_a_call_that_may_have_been_made_is_not_made_twice_and_the_client_i
 
 
 @pytest.mark.parametrize("number", range(9))
-async def test_a_tool_that_only_reads_is_called_again(connect, number):
+async def test_a_read_only_tool_is_called_again(connect, number):
     listing = json_response({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
     client = connect(listing, [*BROKEN, *broken_streams()][number], json_response({"seen": 1}))
     await client.ask(request("tools/list", 9, **MODERN))
@@ -537,7 +537,7 @@ async def test_a_tool_that_only_reads_is_called_again(connect, number):
     assert len(client.server.requests) == 3
 
 
-async def test_even_a_reading_tool_is_not_called_again_once_it_has_asked_the_client(connect, handshake):
+async def test_a_read_only_tool_is_not_called_again_after_a_request_to_the_client(connect, handshake):
     answers, shake = handshake
     listing = json_response({"tools": [{"name": "look", "annotations": {"readOnlyHint": True}}]}, 9)
     body = Stream(event(request("elicitation/create", 7)), httpx2.ReadError("reset"))
@@ -550,7 +550,7 @@ async def test_even_a_reading_tool_is_not_called_again_once_it_has_asked_the_cli
     assert client.server.methods.count("tools/call") == 1
 
 
-async def test_who_may_not_call_is_told_whom_to_add_and_where_and_nothing_is_tried_again(connect):
+async def test_a_403_names_the_invoker_to_add_and_is_not_retried(connect):
     client = connect(httpx2.Response(403, headers=HTML, text="<html>"))
     error = (await client.ask(call()))["error"]
     assert "user:ada@acme.dev may not call" in error["message"]
@@ -558,13 +558,13 @@ async def test_who_may_not_call_is_told_whom_to_add_and_where_and_nothing_is_tri
     assert error["data"]["mcpfleet"] == {"outcome": "not_done", "attempts": 1, "status": 403}
 
 
-async def test_a_redirect_is_named_and_not_followed(connect):
+async def test_a_redirect_is_reported_and_not_followed(connect):
     location = {"location": "http://mcp-echo-481516.europe-west1.run.app/mcp"}
     error = (await connect(httpx2.Response(307, headers=location)).ask(call()))["error"]
     assert "redirects to http://" in error["message"]
 
 
-async def test_a_token_that_the_service_refuses_is_renewed_and_the_call_goes_through(connect, clock, source):
+async def test_a_refused_token_is_renewed_and_the_call_succeeds(connect, clock, source):
     refused = {**HTML, "www-authenticate": 'Bearer error="invalid_token"'}
     client = connect(json_response({}, 0), httpx2.Response(401, headers=refused), json_response({"paid": 1}))
     await client.ask(call(ident=0))
@@ -574,7 +574,7 @@ async def test_a_token_that_the_service_refuses_is_renewed_and_the_call_goes_thr
     assert source.fetched == 2
 
 
-async def test_a_token_endpoint_that_is_away_for_a_while_costs_only_time(connect, source):
+async def test_a_temporarily_unreachable_token_endpoint_only_delays_a_call(connect, source):
     client = connect(json_response({"paid": 1}))
     source.error = TokenEndpointUnavailableError("the metadata server did not answer")
     client.after = (5, lambda: setattr(source, "error", None))
@@ -582,7 +582,7 @@ async def test_a_token_endpoint_that_is_away_for_a_while_costs_only_time(connect
     assert 5 <= client.moment < 10
 
 
-async def test_a_network_that_is_gone_for_ten_seconds_costs_only_time(connect):
+async def test_a_network_failure_of_ten_seconds_only_delays_a_call(connect):
     client = connect(json_response({}, 0))
     await client.ask(call(ident=0))
     client.server.answers = [
@@ -593,7 +593,7 @@ async def test_a_network_that_is_gone_for_ten_seconds_costs_only_time(connect):
     assert sum(client.slept) < 12
 
 
-async def test_what_stays_away_is_given_up_with_the_reason(connect):
+async def test_a_permanent_failure_is_reported_with_its_reason(connect):
     client = connect(*(httpx2.ConnectError("Connection refused") for _ in range(50)))
     error = (await client.ask(call()))["error"]
     assert "Cannot reach" in error["message"]
@@ -607,12 +607,12 @@ async def test_what_stays_away_is_given_up_with_the_reason(connect):
     assert FIRST_RETRY_SECONDS < client.moment - start <= RETRY_SECONDS
 
 
-async def test_an_answer_that_is_no_json_rpc_is_not_taken_for_one(connect):
+async def test_a_response_that_is_no_json_rpc_is_an_error(connect):
     client = connect(httpx2.Response(200, headers={"content-type": "text/html"}, text="<html>hello"))
     assert "Check that the URL is an MCP endpoint" in (await client.ask(call()))["error"]["message"]
 
 
-async def test_connections_from_before_a_sleep_are_not_used_after_it(connect, clock):
+async def test_connections_are_not_reused_after_a_suspend(connect, clock):
     client = connect(json_response({}, 1), json_response({}, 2), json_response({}, 3))
     await client.ask(call(ident=1))
     await client.ask(call(ident=2))
@@ -626,7 +626,7 @@ async def test_connections_from_before_a_sleep_are_not_used_after_it(connect, cl
 # --- streams that are opened again ----------------------------------------------------------------------
 
 
-async def test_a_stream_that_broke_off_is_resumed_where_it_was(connect, handshake):
+async def test_an_interrupted_stream_is_resumed_at_its_last_event(connect, handshake):
     answers, shake = handshake
     first = stream(event(None, "e1", 1500), event({"jsonrpc": "2.0", "method": "notifications/message"}, "e2"), None)
     rest = stream(event({"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}}, "e3"), None)
@@ -641,7 +641,7 @@ async def test_a_stream_that_broke_off_is_resumed_where_it_was(connect, handshak
     assert client.server.methods.count("tools/call") == 1
 
 
-async def test_a_stream_that_cannot_be_resumed_is_an_unknown_outcome(connect, handshake):
+async def test_an_interrupted_stream_without_event_ids_is_an_unknown_outcome(connect, handshake):
     answers, shake = handshake
     client = connect(*answers("s1"), stream(event(None, "e1"), None), httpx2.Response(405))
     await shake(client)
@@ -654,7 +654,7 @@ def polled_streams(count):
     return [stream(event(None, f"e{number}", 0), None) for number in range(count)]
 
 
-async def test_a_stream_that_breaks_off_a_thousand_times_is_resumed_as_often(connect, handshake):
+async def test_a_stream_interrupted_a_thousand_times_is_resumed_each_time(connect, handshake):
     answers, shake = handshake
     last = stream(event({"jsonrpc": "2.0", "id": 1, "result": {"paid": 1}}, "last"), None)
     client = connect(*answers("s1"), *polled_streams(1500), last)
@@ -663,7 +663,7 @@ async def test_a_stream_that_breaks_off_a_thousand_times_is_resumed_as_often(con
     assert client.server.methods.count("tools/call") == 1
 
 
-async def test_a_server_that_breaks_off_every_stream_is_not_asked_for_ever(connect, handshake, monkeypatch):
+async def test_a_server_that_interrupts_every_stream_is_given_up(connect, handshake, monkeypatch):
     monkeypatch.setattr(relay, "MAX_RESUMES", 20)
     answers, shake = handshake
     client = connect(*answers("s1"), *polled_streams(30))
@@ -704,6 +704,6 @@ async def test_a_subscription_outlives_the_instance_that_held_it(connect, end):
     await asyncio.wait_for(second.closed.wait(), BOUND)
 
 
-async def test_a_subscription_that_is_refused_is_refused(connect):
+async def test_a_refused_subscription_is_not_retried(connect):
     error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "no"}}
     assert await connect(httpx2.Response(404, headers=JSON, json=error)).ask(listening()) == error

@@ -70,13 +70,13 @@ async def served(pipes, data):
         return file.read(), relays[0]
 
 
-async def test_each_line_is_taken_and_each_answer_is_a_line_until_the_client_leaves(pipes):
+async def test_each_line_is_handled_and_each_answer_is_one_line_until_end_of_input(pipes):
     output, relay = await served(pipes, b'{"a":1}\n\n{"b":2}')
     assert output == b'<{"a":1}>\n<>\n<{"b":2}>\n'
     assert relay.closed == stdio.GRACE_SECONDS, "what runs may finish"
 
 
-async def test_a_client_that_reads_no_more_ends_it(pipes):
+async def test_a_closed_output_ends_the_command(pipes):
     relays = []
     pipes.close(pipes.out)
     os.write(pipes.into, b"x\n")
@@ -86,19 +86,19 @@ async def test_a_client_that_reads_no_more_ends_it(pipes):
 
 
 @pytest.mark.parametrize("end", ["\r", "\u2028", "\u2029", "\x85", "\v"])
-async def test_what_is_more_than_one_line_to_anybody_is_not_written(pipes, caplog, end):
+async def test_text_with_any_kind_of_line_break_is_not_written(pipes, caplog, end):
     output, _ = await served(pipes, f"a{end}b\nc".encode())
     assert output == b"<c>\n"
     assert "with several lines" in caplog.text
 
 
-async def test_a_bug_is_not_passed_over(pipes):
+async def test_an_unexpected_exception_is_raised(pipes):
     with pytest.raises(ValueError, match="a bug"):
         await served(pipes, b"bug\n")
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 20), max_size=40))
-def test_lines_are_the_same_however_the_bytes_arrive(data, sizes):
+def test_lines_are_the_same_in_any_chunks(data, sizes):
     chunks = []
     rest = data
     for size in sizes:

@@ -41,7 +41,7 @@ sizes = st.lists(st.integers(1, 9), max_size=60)
 
 
 @given(st.lists(st.tuples(lines, st.sampled_from([b"\n", b"\r\n", b"\r"])), max_size=12), sizes)
-def test_events_are_those_that_httpx2_reads_however_the_bytes_arrive(parts, sizes):
+def test_events_in_any_chunks_are_the_same_as_httpx2s(parts, sizes):
     text = b"".join(line + end for line, end in parts)
     parser = EventParser()
     fed = [event for piece in pieces(text, sizes) for event in parser.feed(piece)]
@@ -61,13 +61,13 @@ def test_no_bytes_make_the_reader_raise(data, sizes):
 
 
 @pytest.mark.parametrize("text", ["\u00e9", "\x01", "\u2028", " x ", "a\x85b"])
-def test_an_id_that_no_header_can_carry_back_is_none(text):
+def test_an_event_id_that_is_no_valid_header_value_is_ignored(text):
     (event,) = EventParser().feed(f"id: 7\nid: {text}\ndata: x\n\n".encode())
     assert event.id == ""
 
 
 @pytest.mark.parametrize("digits", ["9" * 5000, "9" * 400, "1" + "0" * 20])
-def test_a_time_to_wait_that_is_beyond_all_measure_is_not_believed(digits):
+def test_an_excessive_retry_time_is_ignored(digits):
     (event,) = EventParser().feed(f"retry: {digits}\ndata: x\n\n".encode())
     assert event.retry is None
 
@@ -213,7 +213,7 @@ async def exchange(network, upstream, *pieces, lines=1):
 
 
 @given(st.binary(max_size=60), st.lists(st.binary(min_size=1, max_size=9), max_size=6), sizes)
-def test_an_answer_is_the_same_however_its_bytes_arrive(body, chunks, sizes):
+def test_a_response_is_the_same_in_any_chunks(body, chunks, sizes):
     network_created = Network()
     auth = IdTokenAuth(ORIGIN, tokens=IdTokens(Held(), ORIGIN, clock=lambda: 0.0, start=lambda work: work()))
 
@@ -232,15 +232,13 @@ def test_an_answer_is_the_same_however_its_bytes_arrive(body, chunks, sizes):
     assert len(network_created.lines) == 1, "the connection was used again"
 
 
-async def test_an_interim_answer_is_passed_over(network, upstream):
+async def test_an_interim_response_is_skipped(network, upstream):
     data = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + answer(b"{}")
     status, headers, body = await exchange(network, upstream, data)
     assert (status, "link" in headers, body) == (200, False, b"{}")
 
 
-async def test_a_connection_that_the_server_closed_or_that_lay_idle_too_long_is_not_used_again(
-    network, upstream, monkeypatch
-):
+async def test_closed_and_long_idle_connections_are_not_reused(network, upstream, monkeypatch):
     await exchange(network, upstream, answer(b"1", more=b"connection: close\r\n"))
     await exchange(network, upstream, answer(b"2"), lines=2)
     network.lines[1].hang_up()
@@ -252,12 +250,12 @@ async def test_a_connection_that_the_server_closed_or_that_lay_idle_too_long_is_
     assert [line.closed for line in network.lines] == [True, True, True, False]
 
 
-async def test_the_system_ends_a_connection_to_a_peer_that_is_gone(network, upstream):
+async def test_tcp_keepalive_ends_a_connection_to_a_lost_peer(network, upstream):
     await exchange(network, upstream, answer(b"{}"))
     assert network.lines[0].options
 
 
-async def test_an_answer_without_a_length_ends_with_its_connection(network, upstream):
+async def test_a_response_without_a_length_ends_with_its_connection(network, upstream):
     task = asyncio.ensure_future(asking(upstream))
     line = await network.wait_for_request()
     line.say(b"HTTP/1.1 200 OK\r\n\r\nhalf")
@@ -273,7 +271,7 @@ async def test_an_answer_without_a_length_ends_with_its_connection(network, upst
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nha",
     ],
 )
-async def test_an_answer_that_breaks_off_is_not_taken_for_whole(network, upstream, data):
+async def test_a_truncated_response_is_an_error(network, upstream, data):
     task = asyncio.ensure_future(asking(upstream))
     line = await network.wait_for_request()
     line.say(*[data] if data else [])
@@ -292,7 +290,7 @@ async def test_an_answer_that_breaks_off_is_not_taken_for_whole(network, upstrea
         [b"HTTP/1.1 2000 \x1b[2J" + b"z" * 9000 + b"\r\n\r\n"],
     ],
 )
-async def test_what_is_no_http_ends_the_connection_and_is_said_in_a_line(network, upstream, data):
+async def test_invalid_http_ends_the_connection_with_a_one_line_error(network, upstream, data):
     with pytest.raises(FailedError) as raised:
         await exchange(network, upstream, *data)
     assert network.lines[0].closed
@@ -301,7 +299,7 @@ async def test_what_is_no_http_ends_the_connection_and_is_said_in_a_line(network
 
 
 @pytest.mark.parametrize("head", [[], [b"HTTP/1.1 200 OK\r\nx: "], [b"HTTP/1.1 103 Early Hints\r\n\r\n"] * 100])
-async def test_an_answer_that_does_not_begin_in_time_is_left(network, auth, head, monkeypatch):
+async def test_a_response_that_does_not_begin_in_time_is_an_error(network, auth, head, monkeypatch):
     monkeypatch.setenv("MCPFLEET_ANSWER_SECONDS", "0.1")
     upstream = Upstream(Target.parse(ORIGIN), auth)
     with pytest.raises(FailedError, match="MCPFLEET_ANSWER_SECONDS") as raised:
@@ -310,7 +308,7 @@ async def test_an_answer_that_does_not_begin_in_time_is_left(network, auth, head
     assert network.lines[0].closed
 
 
-async def test_a_client_that_leaves_early_closes_the_connection(network, upstream):
+async def test_a_reader_that_leaves_early_closes_the_connection(network, upstream):
     async def leave():
         async with upstream.send("POST", {}, b"x") as reply:
             return reply.status_code
@@ -321,7 +319,7 @@ async def test_a_client_that_leaves_early_closes_the_connection(network, upstrea
     assert network.lines[0].closed
 
 
-async def test_a_reader_that_is_slow_stops_the_sender(network, upstream):
+async def test_a_slow_reader_pauses_the_sender(network, upstream):
     head, _, body = answer(b"x" * (1 << 20)).partition(b"\r\n\r\n")
     holding = asyncio.Event()
 
@@ -342,7 +340,7 @@ async def test_a_reader_that_is_slow_stops_the_sender(network, upstream):
 # --- with the token, and what a failure means ----------------------------------------------------------
 
 
-async def test_the_events_of_a_stream_arrive_one_by_one(network, upstream):
+async def test_the_events_of_a_stream_arrive_separately(network, upstream):
     async def ask():
         async with upstream.send("POST", {}, b"{}") as reply:
             return [event.data async for event in events(reply)]
@@ -353,7 +351,7 @@ async def test_the_events_of_a_stream_arrive_one_by_one(network, upstream):
     assert await asyncio.wait_for(task, BOUND) == [b"{}"]
 
 
-async def test_the_request_is_written_with_its_length_its_host_and_its_token(network, upstream, google):
+async def test_a_request_has_its_length_host_and_token(network, upstream, google):
     await exchange(network, upstream, answer(b"{}"))
     head, _, body = network.lines[0].sent.decode().partition("\r\n\r\n")
     first, *rest = head.split("\r\n")
@@ -364,7 +362,7 @@ async def test_the_request_is_written_with_its_length_its_host_and_its_token(net
     assert body == "{}"
 
 
-async def test_a_token_that_was_refused_is_renewed_and_the_request_sent_once_more(network, upstream, clock, source):
+async def test_a_refused_token_is_renewed_and_the_request_is_sent_once_more(network, upstream, clock, source):
     await exchange(network, upstream, answer(b""))
     clock.advance(600)
     task = asyncio.ensure_future(asking(upstream))
@@ -376,7 +374,7 @@ async def test_a_token_that_was_refused_is_renewed_and_the_request_sent_once_mor
 
 
 @pytest.mark.parametrize("value", ["x\r\nx-serverless-authorization: Bearer y", "\x00", "\u00e9", " x", "x\x7f"])
-async def test_a_value_that_no_header_can_carry_is_not_sent(network, upstream, value):
+async def test_an_invalid_header_value_is_not_sent(network, upstream, value):
     with pytest.raises(FailedError, match="control characters") as failure:
         await asking(upstream, {"mcp-protocol-version": value})
     assert (failure.value.may_be_done, failure.value.is_final) == (False, True)
@@ -384,14 +382,14 @@ async def test_a_value_that_no_header_can_carry_is_not_sent(network, upstream, v
 
 
 @pytest.mark.parametrize("failure", [ConnectionRefusedError(111, "Connection refused"), TimeoutError()])
-async def test_a_request_that_found_no_connection_was_not_carried_out(network, upstream, failure):
+async def test_a_request_that_could_not_connect_was_not_executed(network, upstream, failure):
     network.failure = failure
     with pytest.raises(FailedError, match="Cannot reach") as raised:
         await asking(upstream)
     assert (raised.value.may_be_done, raised.value.is_final) == (False, False)
 
 
-async def test_a_request_whose_connection_broke_may_have_been_carried_out(network, upstream):
+async def test_a_request_whose_connection_was_lost_may_have_been_executed(network, upstream):
     with pytest.raises(FailedError, match="without a response") as raised:
         await exchange(network, upstream, anyio.BrokenResourceError())
     assert raised.value.may_be_done

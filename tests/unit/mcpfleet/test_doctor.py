@@ -51,7 +51,7 @@ def bad(results):
     return [f"{line.text} {line.step}" for line in results if line.kind == "bad"]
 
 
-def test_a_healthy_server_has_no_finding(lines):
+def test_a_healthy_server_has_no_problem(lines):
     results = lines(httpx2.Response(200, json=ANSWER))
     assert bad(results) == []
     assert [line.kind for line in results] == ["ok"] * 5
@@ -79,13 +79,13 @@ def test_a_healthy_server_has_no_finding(lines):
         (200, HTML, "not MCP", "Check the path"),
     ],
 )
-def test_each_answer_is_mapped_to_its_cause_and_the_next_command(lines, status, headers, output, step):
+def test_each_response_is_explained_with_cause_and_next_command(lines, status, headers, output, step):
     (finding,) = bad(lines(httpx2.Response(status, headers=headers)))
     assert output in finding
     assert step in finding
 
 
-def test_a_server_that_everybody_may_call_although_the_stack_says_otherwise_is_found(lines):
+def test_a_private_server_that_anyone_can_call_is_reported(lines):
     open_door = httpx2.Response(200, headers=JSON)
     (finding,) = bad(lines(httpx2.Response(200, json=ANSWER), anonymous=open_door))
     assert "everybody may call it" in finding
@@ -113,7 +113,7 @@ def test_a_server_that_everybody_may_call_although_the_stack_says_otherwise_is_f
         ("public", httpx2.Response(200, headers=JSON), "ok"),
     ],
 )
-def test_only_the_refusal_of_its_own_access_is_one(lines, access, answer, kind):
+def test_only_the_refusal_of_its_access_mode_counts_as_private(lines, access, answer, kind):
     output = {"mcp_url": URL, "audience": URL.removesuffix("/mcp"), "access": access}
     server = read_servers({"servers": {"echo": output}}, "here")["echo"]
     results = lines(None, anonymous=answer, server=server, without=True)
@@ -126,7 +126,7 @@ def server_of(**output):
     )["echo"]
 
 
-def test_a_login_of_the_servers_own_is_named_with_its_metadata_and_no_grant_is_called_wrong(lines):
+def test_an_oauth_server_is_reported_with_its_metadata_and_without_iam_advice(lines):
     challenge = httpx2.Response(401, headers={**JSON, **RESOURCE})
     results = lines(None, anonymous=challenge, server=server_from_url(URL, None))
     assert [line.kind for line in results] == ["ok"] * 3, "no token of Google's is tried where it is of no use"
@@ -137,13 +137,13 @@ def test_a_login_of_the_servers_own_is_named_with_its_metadata_and_no_grant_is_c
     assert "access: {public: …}" in stated
 
 
-def test_a_login_of_the_servers_own_behind_googles_is_told_from_it(lines):
+def test_an_oauth_server_behind_iam_is_distinguished_from_iams_refusal(lines):
     (finding,) = bad(lines(httpx2.Response(401, headers={**JSON, **RESOURCE})))
     assert "with the token the server itself requires a login: 401 (https://x/m)" in finding
     assert "mcpfleet proxy" in finding
 
 
-def test_behind_iap_the_token_is_for_an_oauth_client_and_in_the_header_that_iap_reads(lines, google):
+def test_with_iap_the_token_is_for_the_oauth_client_and_in_iaps_header(lines, google):
     requests = []
 
     def answer(request):
@@ -156,12 +156,12 @@ def test_behind_iap_the_token_is_for_an_oauth_client_and_in_the_header_that_iap_
     assert requests == ["cli.apps.example"]
 
 
-def test_iap_that_takes_no_program_is_said_so_and_not_asked(lines):
+def test_iap_without_programmatic_access_is_reported_without_a_request(lines):
     results = lines(None, anonymous=httpx2.Response(302, headers=LOGIN), server=server_of(access="iap"))
     assert (results[-1].kind, "programmatic_clients" in results[-1].step) == ("skip", True)
 
 
-def test_iaps_redirect_is_no_redirect_of_the_servers(lines):
+def test_a_redirect_by_iap_is_not_attributed_to_the_server(lines):
     login = httpx2.Response(302, headers={**HTML, **LOGIN})
     results = lines(login, anonymous=login, server=server_from_url(URL, None))
     assert (results[1].kind, results[1].text) == ("ok", "without a token Identity-Aware Proxy refuses: 302")
@@ -170,7 +170,7 @@ def test_iaps_redirect_is_no_redirect_of_the_servers(lines):
     assert "programmatic_clients" in finding
 
 
-def test_a_public_server_is_judged_without_a_token(lines):
+def test_a_public_server_is_checked_without_a_token(lines):
     public = server_of(access="public")
     results = lines(AssertionError(), anonymous=httpx2.Response(200, json=ANSWER), server=public)
     assert [line.kind for line in results] == ["ok"] * 4
@@ -194,7 +194,7 @@ OTHERS = [
 
 @pytest.mark.parametrize("body", [*map(json.dumps, OTHERS), "", "null", "[]", "<html>", "{"])
 @pytest.mark.parametrize("kind", [JSON, SSE])
-def test_an_answer_that_is_not_mcps_is_found_whatever_it_calls_itself(lines, body, kind):
+def test_a_response_that_is_no_mcp_is_reported_for_any_content_type(lines, body, kind):
     content = f"data: {body}\n\n" if kind is SSE else body
     (finding,) = bad(lines(httpx2.Response(200, headers=kind, content=content)))
     assert "Check the path" in finding
@@ -210,12 +210,12 @@ def test_an_answer_that_is_not_mcps_is_found_whatever_it_calls_itself(lines, bod
         {"id": 1, "result": RESULT},
     ],
 )
-def test_an_answer_that_clients_may_drop_is_warned_of(lines, answer):
+def test_a_response_that_clients_may_drop_is_a_warning(lines, answer):
     results = lines(httpx2.Response(200, json=answer))
     assert (results[-1].kind, "not valid JSON-RPC" in results[-1].text) == ("warn", True)
 
 
-def test_an_answer_in_a_stream_is_read_up_to_the_answer(lines):
+def test_an_event_stream_is_read_up_to_the_answer(lines):
     class Endless(httpx2.AsyncByteStream):
         async def __aiter__(self):
             yield b'data: {"jsonrpc":"2.0","method":"notifications/message","params":{}}\n\n'
@@ -226,7 +226,7 @@ def test_an_answer_in_a_stream_is_read_up_to_the_answer(lines):
 
 
 @pytest.mark.parametrize("status", [200, 400])
-def test_a_server_that_speaks_the_newest_revision_alone_is_well(lines, status):
+def test_a_server_with_only_the_newest_protocol_version_passes(lines, status):
     def answer(request):
         if request.headers.get("mcp-method") == "server/discover":
             assert request.headers["mcp-protocol-version"] == "2026-07-28"
@@ -238,7 +238,7 @@ def test_a_server_that_speaks_the_newest_revision_alone_is_well(lines, status):
     assert "2026-07-28" in results[-1].text
 
 
-def test_an_error_of_the_servers_own_is_told_in_its_words(lines):
+def test_a_servers_own_error_is_quoted(lines):
     error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32000, "message": "no database\x1b[2J"}}
     (finding,) = bad(lines(httpx2.Response(500, json=error)))
     assert "the MCP server itself returns 500: no database\\u001b[2J" in finding
@@ -250,7 +250,7 @@ def test_an_error_of_the_servers_own_is_told_in_its_words(lines):
     st.binary(),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-def test_whatever_comes_there_is_one_line_for_it(lines, status, kind, body):
+def test_any_response_is_explained_in_one_line(lines, status, kind, body):
     results = lines(lambda _request: httpx2.Response(status, headers={"content-type": kind}, content=body))
     assert len(results) == 5
     assert all("\x1b" not in line.text + line.step for line in results)
@@ -258,13 +258,13 @@ def test_whatever_comes_there_is_one_line_for_it(lines, status, kind, body):
 
 
 @pytest.mark.parametrize(("hours", "transport"), [(2, "behind"), (-2, "ahead of")])
-def test_a_clock_that_is_wrong_is_named_before_its_consequences(lines, clock, hours, transport):
+def test_a_wrong_clock_is_reported_before_its_consequences(lines, clock, hours, transport):
     results = lines(httpx2.Response(200, json=ANSWER), clock_of_service=clock() + hours * 3600)
     (finding,) = bad(results)
     assert finding.startswith(f"this machine's clock is 7200 s {transport} the server's Set the clock")
 
 
-def test_a_server_that_cannot_be_reached_is_the_only_finding(source):
+def test_an_unreachable_server_is_the_only_problem_reported(source):
     def refuse(_request):
         raise httpx2.ConnectError("Name or service not known")
 
@@ -272,7 +272,7 @@ def test_a_server_that_cannot_be_reached_is_the_only_finding(source):
     assert "cannot be reached: Name or service not known" in finding
 
 
-def test_a_missing_token_is_a_finding_with_its_own_next_step(lines, source):
+def test_a_missing_token_is_a_problem_with_a_next_step(lines, source):
     source.error = NoCredentialsError("Run `gcloud auth application-default login`.")
     (finding,) = bad(lines(httpx2.Response(200, headers=JSON)))
     assert "no token to call with" in finding
@@ -280,7 +280,7 @@ def test_a_missing_token_is_a_finding_with_its_own_next_step(lines, source):
     assert len(lines(None, without=True)) == 3
 
 
-def test_a_service_accounts_token_for_somebody_else_is_named(lines, source, google):
+def test_a_token_for_another_audience_is_reported(lines, source, google):
     mint = google.mint
     google.mint = lambda _audience, lifetime: mint("https://other", "bot@acme.iam.gserviceaccount.com", lifetime)
     findings = bad(lines(httpx2.Response(401, headers=HTML)))
@@ -299,7 +299,7 @@ def test_a_service_accounts_token_for_somebody_else_is_named(lines, source, goog
         ({"pulumi": "no version", "docker": ""}, ["bad", "bad", "skip"]),
     ],
 )
-def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(output, kinds):
+def test_missing_and_old_programs_are_reported_with_where_to_get_them(output, kinds):
     results = prerequisites.check_programs(lambda command: output.get(command[0]))
     assert [line.kind for line in results] == kinds
     assert all(("https://" in line.step) == (line.kind == "bad") for line in results)
@@ -325,13 +325,13 @@ def test_programs_that_are_missing_or_too_old_are_named_with_where_to_get_them(o
         ),
     ],
 )
-def test_the_engine_is_named_with_what_it_lacks(output, lines):
+def test_the_docker_engine_is_reported_with_its_missing_features(output, lines):
     results = prerequisites.check_programs(lambda command: output if command[0] == "docker" else None)
     assert [(line.kind, line.text) for line in results if "ocker" in line.text or "engine" in line.text] == lines
 
 
 @given(st.text())
-def test_whatever_docker_says_there_is_a_line_for_it(output):
+def test_any_output_of_docker_is_explained_in_one_line(output):
     assert prerequisites.check_programs(lambda command: output if command[0] == "docker" else None)[1].kind in {
         "ok",
         "bad",
@@ -363,7 +363,7 @@ class Project:
         }[kind]
 
 
-def test_a_project_that_is_ready_has_nothing_to_be_done():
+def test_a_ready_project_has_no_problem():
     results = prerequisites.check_project("acme", Project(), {})
     assert {line.kind for line in results} == {"ok"}
     assert len([line for line in results if "roles/" in line.text]) == 5
@@ -378,11 +378,11 @@ def test_a_project_that_is_ready_has_nothing_to_be_done():
         ({"services/": (200, {"state": "DISABLED"})}, "gcloud services enable serviceusage.googleapis.com"),
     ],
 )
-def test_what_a_project_lacks_is_named_with_the_command_that_gives_it(wrong, output):
+def test_missing_prerequisites_of_a_project_are_reported_with_the_command_to_run(wrong, output):
     assert any(output in line for line in bad(prerequisites.check_project("acme", Project(**wrong), {})))
 
 
-def test_an_organization_policy_that_stops_something_says_what():
+def test_an_organization_policy_is_reported_with_what_it_prevents():
     rules = {"spec": {"rules": [{"values": {"allowedValues": ["C012"]}}]}}
     results = prerequisites.check_project("acme", Project(getEffectivePolicy=(200, rules)), {})
     warned = [line.text for line in results if line.kind == "warn"]
@@ -390,14 +390,14 @@ def test_an_organization_policy_that_stops_something_says_what():
     assert any("allUsers, are refused" in text for text in warned)
 
 
-def test_what_may_not_be_asked_is_said_and_is_no_mistake():
+def test_prerequisites_that_cannot_be_read_are_reported_and_do_not_fail():
     denied = (403, {"error": {"message": "denied"}})
     results = prerequisites.check_project("acme", Project(billingInfo=denied, getEffectivePolicy=denied), {})
     assert bad(results) == []
     assert len([line for line in results if line.kind == "skip"]) == 1 + len(prerequisites.POLICIES)
 
 
-def test_the_same_endpoints_are_asked_as_the_deployment_asks():
+def test_the_deployments_endpoints_are_used():
     api = Project()
     environ = {
         "GOOGLE_RESOURCE_MANAGER_CUSTOM_ENDPOINT": "http://127.0.0.1:8500/crm/v1/",
@@ -410,7 +410,7 @@ def test_the_same_endpoints_are_asked_as_the_deployment_asks():
     assert [line.kind for line in results if "organization" in line.text] == ["skip"]
 
 
-def test_no_network_is_one_finding():
+def test_a_missing_network_is_one_problem():
     def away(method, url, body=None):
         raise ConnectionError("Network is unreachable")
 
@@ -418,7 +418,7 @@ def test_no_network_is_one_finding():
     assert "Network is unreachable" in finding
 
 
-def test_a_report_for_a_pipeline_is_json_that_says_if_all_is_well():
+def test_the_json_report_has_the_overall_result():
     from mcpfleet.reports import reports_json
     from mcpfleet.verify import Report
 

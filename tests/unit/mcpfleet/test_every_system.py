@@ -88,11 +88,11 @@ def only_posix(tree):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_no_module_but_one_uses_what_only_posix_has(file):
+def test_only_one_module_uses_posix_only_functions(file):
     assert list(only_posix(ast.parse(file.read_text(encoding="utf-8")))) == []
 
 
-def test_what_only_posix_has_is_found():
+def test_the_check_finds_posix_only_functions():
     text = """
 import fcntl, os, uvloop
 from signal import SIGKILL
@@ -105,7 +105,7 @@ open("/proc/self/stat")
     assert sorted(only_posix(ast.parse(text))) == sorted(result)
 
 
-def test_text_is_read_and_written_as_utf_8_whatever_the_systems_own_encoding_is():
+def test_text_is_read_and_written_as_utf_8_on_every_system():
     """Python 3.14 still opens files in cp1252 on Windows, unless it is told otherwise."""
     careless = []
     for file in FILES:
@@ -173,7 +173,7 @@ def printed(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "utf-8"])
-def test_a_console_of_any_encoding_gets_a_diagnosis(printed, encoding):
+def test_doctor_prints_to_a_console_of_any_encoding(printed, encoding):
     code, out, err = printed(encoding, "doctor")
     mark = "✗" if encoding == "utf-8" else "X"
     assert (code, err) == (1, "")
@@ -181,14 +181,14 @@ def test_a_console_of_any_encoding_gets_a_diagnosis(printed, encoding):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_help_is_printed_to_any_console(printed, encoding):
+def test_help_is_printed_to_a_console_of_any_encoding(printed, encoding):
     code, out, _ = printed(encoding, "--help")
     assert code == 0
     assert "Reach private MCP servers" in out
 
 
 @given(st.text())
-def test_any_text_can_be_printed_to_any_console(text):
+def test_any_text_can_be_printed_to_a_console_of_any_encoding(text):
     with pytest.MonkeyPatch.context() as patch:
         stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
         patch.setattr(sys, "stdout", stream)
@@ -211,25 +211,25 @@ def test_a_configuration_for_a_file_is_ascii_where_the_console_is_not_utf_8(prin
 
 
 @pytest.mark.parametrize("arguments", [["doctor"], ["--help"], ["--version"]])
-def test_a_full_disk_is_one_message_and_a_reader_that_left_is_none(printed, arguments):
+def test_a_full_disk_is_one_message_and_a_closed_pipe_is_silent(printed, arguments):
     code, _, err = printed("utf-8", *arguments, out=io.BufferedWriter(Full(OSError(errno.ENOSPC, "No space left"))))
     assert (code, err) == (1, "Error: Standard output cannot be written: No space left.\n")
     code, _, err = printed("utf-8", *arguments, out=io.BufferedWriter(Full(BrokenPipeError(errno.EPIPE, "Broken"))))
     assert (code, err) == (1, "")
 
 
-def test_an_error_that_nobody_can_be_told_is_an_exit_code(printed):
+def test_an_error_that_cannot_be_printed_is_an_exit_code(printed):
     full = io.BufferedWriter(Full(OSError(errno.ENOSPC, "No space left")))
     assert printed("utf-8", "config", "emacs", err=full)[0] == 2
 
 
-def test_streams_that_were_closed_from_the_beginning_are_no_error(printed, monkeypatch):
+def test_standard_streams_closed_at_startup_are_no_error(printed, monkeypatch):
     monkeypatch.setattr(cli, "configure_streams", lambda: monkeypatch.setattr(sys, "stdout", None))
     assert printed("utf-8", "doctor")[0] == 1
 
 
 @pytest.mark.parametrize("closed", [[0], [1], [0, 1]])
-def test_connect_says_that_a_stream_is_closed_before_anything_takes_its_number(monkeypatch, closed):
+def test_connect_reports_a_closed_stream_before_its_descriptor_is_reused(monkeypatch, closed):
     def fstat(number):
         if number in closed:
             raise OSError(errno.EBADF, "Bad file descriptor")
@@ -242,12 +242,12 @@ def test_connect_says_that_a_stream_is_closed_before_anything_takes_its_number(m
 # --- loops, sockets, programs ---------------------------------------------------------------------------
 
 
-def test_without_uvloop_asyncio_runs_it(monkeypatch):
+def test_asyncio_is_used_without_uvloop(monkeypatch):
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert system.event_loop_runner() is asyncio.run
 
 
-def test_a_loop_without_signal_handlers_is_run_all_the_same():
+def test_an_event_loop_without_signal_handlers_is_supported():
     class Proactor:
         def add_signal_handler(self, number, call):
             raise NotImplementedError
@@ -255,7 +255,7 @@ def test_a_loop_without_signal_handlers_is_run_all_the_same():
     system.handle_signals(Proactor(), lambda: None)
 
 
-def test_signals_end_it_where_a_loop_takes_them():
+def test_signals_stop_the_command_if_the_loop_supports_handlers():
     taken = {}
 
     class Unix:
@@ -266,7 +266,7 @@ def test_signals_end_it_where_a_loop_takes_them():
     assert taken == {signal.SIGTERM: print, signal.SIGINT: print}
 
 
-def test_on_windows_nobody_else_can_take_the_port_that_lends_out_an_identity(monkeypatch):
+def test_on_windows_the_proxys_port_is_exclusive(monkeypatch):
     done = []
 
     class Listener:
@@ -288,17 +288,17 @@ def test_on_windows_nobody_else_can_take_the_port_that_lends_out_an_identity(mon
         ("darwin", "a # b", ["a", "#", "b"]),
     ],
 )
-def test_a_command_is_read_as_the_systems_own_shell_reads_it(platform, text, words):
+def test_a_command_is_split_by_the_rules_of_the_systems_shell(platform, text, words):
     assert system.split_command(text, platform) == words
 
 
 @given(st.lists(st.text(st.characters(codec="ascii"), min_size=1), min_size=1))
-def test_on_posix_commands_are_read_as_python_itself_reads_them(words):
+def test_on_posix_commands_are_split_as_by_shlex(words):
     text = system.join_command(words, "linux")
     assert system.split_command(text, "linux") == shlex.split(text) == words
 
 
-def test_on_windows_a_command_to_copy_has_its_quotes():
+def test_on_windows_a_printed_command_is_quoted():
     assert system.join_command(["cursor", "--file=C:\\my own.json"], "win32") == 'cursor "--file=C:\\my own.json"'
 
 

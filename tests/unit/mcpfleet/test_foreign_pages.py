@@ -75,13 +75,13 @@ async def status_of(headers, parts=(b"{}",), method="POST", client=("203.0.113.7
         ([HOST, JSON, (b"origin", b"https://console.acme.dev"), (b"sec-fetch-site", b"cross-site")], 200),
     ],
 )
-async def test_only_programs_and_our_own_pages_are_answered(headers, status):
+async def test_only_programs_and_own_pages_are_answered(headers, status):
     got, bodies = await status_of(headers, origins=("https://console.acme.dev",))
     assert got == status
     assert bodies == ([b"{}"] if status == 200 else [])
 
 
-async def test_a_name_that_leads_to_this_machine_is_no_page_of_ours():
+async def test_a_page_whose_host_name_resolves_to_loopback_is_refused():
     rebound = [
         (b"host", b"evil.dev:8080"),
         JSON,
@@ -100,11 +100,11 @@ async def test_a_name_that_leads_to_this_machine_is_no_page_of_ours():
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "FOO"])
-async def test_every_method_but_those_that_only_read_is_asked_where_it_comes_from(method):
+async def test_every_method_that_writes_requires_an_allowed_origin(method):
     assert (await status_of([HOST, JSON, (b"origin", b"https://evil.dev")], method=method))[0] == 403
 
 
-async def test_a_body_is_bounded_in_size_whatever_its_header_says_and_in_time():
+async def test_a_body_is_limited_in_size_and_time_for_any_declared_length():
     assert await status_of([HOST, JSON], [b"x" * 60, b"x" * 60], body_bytes=100) == (413, [])
     assert await status_of([HOST, JSON, (b"content-length", b"101")], body_bytes=100) == (413, [])
     assert await status_of([HOST, JSON, (b"content-length", b"1" * 5000)], body_bytes=100) == (413, [])
@@ -113,13 +113,13 @@ async def test_a_body_is_bounded_in_size_whatever_its_header_says_and_in_time():
 
 
 @given(st.lists(st.tuples(st.sampled_from([b"origin", b"Sec-Fetch-Site", b"host", b"Origin"]), st.binary(max_size=40))))
-def test_no_headers_of_any_bytes_raise_or_let_a_foreign_origin_pass(headers):
+def test_no_header_bytes_raise_or_let_a_foreign_origin_pass(headers):
     foreign = [*headers, (b"Origin", b"https://evil.dev"), (b"Sec-Fetch-Site", b"cross-site"), HOST]
     assert page_refusal(foreign, "203.0.113.7") is not None
     page_refusal(headers, None)
 
 
 @pytest.mark.parametrize("text", ["*", "https://", "https://a.dev/", "HTTPS://A.dev", "null", "https://a.dev,x"])
-def test_an_origin_that_is_none_is_refused(text):
+def test_an_invalid_origin_is_refused(text):
     with pytest.raises(UsageError, match="is not an origin"):
         parse_origins(text)

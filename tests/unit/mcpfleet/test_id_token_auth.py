@@ -48,7 +48,7 @@ def client_of(service, tokens, **options):
     return httpx2.AsyncClient(transport=service, auth=IdTokenAuth(AUDIENCE, tokens=tokens, **options))
 
 
-async def test_a_private_service_accepts_the_token_and_the_apps_own_authorization_is_left_alone(service, tokens):
+async def test_a_private_service_accepts_the_token_and_the_authorization_header_is_kept(service, tokens):
     async with client_of(service, tokens) as client:
         response = await client.get(URL, headers={"Authorization": "Bearer the-apps-own"})
     assert response.status_code == 200
@@ -56,7 +56,7 @@ async def test_a_private_service_accepts_the_token_and_the_apps_own_authorizatio
     assert service.requests[0].headers["authorization"] == "Bearer the-apps-own"
 
 
-async def test_the_token_goes_into_authorization_when_asked(google, service, tokens):
+async def test_the_token_can_be_sent_in_authorization(google, service, tokens):
     async with client_of(service, tokens, header="Authorization") as client:
         await client.get(URL)
     sent = service.requests[0].headers
@@ -64,7 +64,7 @@ async def test_the_token_goes_into_authorization_when_asked(google, service, tok
     assert "x-serverless-authorization" not in sent
 
 
-def test_the_blocking_client_is_served_too(service, tokens):
+def test_the_synchronous_client_is_supported(service, tokens):
     with httpx2.Client(transport=service, auth=IdTokenAuth(AUDIENCE, tokens=tokens)) as client:
         assert client.get(URL).status_code == 200
 
@@ -76,7 +76,7 @@ async def test_one_token_serves_many_requests(service, source, tokens):
     assert source.fetched == 1
 
 
-async def test_a_session_outlives_its_token_without_one_refused_request(clock, service, source, tokens):
+async def test_a_session_continues_after_its_token_expires_without_a_refused_request(clock, service, source, tokens):
     async with client_of(service, tokens) as client:
         for _ in range(40):  # ten hours, a request each quarter
             assert (await client.get(URL)).status_code == 200
@@ -84,7 +84,7 @@ async def test_a_session_outlives_its_token_without_one_refused_request(clock, s
     assert 10 <= source.fetched <= 14
 
 
-async def test_the_refresh_starts_five_minutes_before_the_end_and_delays_nobody(clock, source):
+async def test_a_refresh_starts_five_minutes_before_expiry_and_delays_no_request(clock, source):
     deferred = Deferred()
     tokens = IdTokens(source, AUDIENCE, clock=clock, start=deferred)
     waiting = asyncio.ensure_future(tokens.aget())
@@ -104,7 +104,7 @@ async def test_the_refresh_starts_five_minutes_before_the_end_and_delays_nobody(
     assert await tokens.aget() is not first
 
 
-async def test_callers_who_arrive_together_share_one_refresh(clock, source):
+async def test_concurrent_tasks_share_one_refresh(clock, source):
     deferred = Deferred()
     tokens = IdTokens(source, AUDIENCE, clock=clock, start=deferred)
     callers = [asyncio.ensure_future(tokens.aget()) for _ in range(20)]
@@ -115,7 +115,7 @@ async def test_callers_who_arrive_together_share_one_refresh(clock, source):
     assert len({token.value for token in content}) == 1
 
 
-def test_threads_that_arrive_together_share_one_refresh(clock, source):
+def test_concurrent_threads_share_one_refresh(clock, source):
     tokens = IdTokens(source, AUDIENCE, clock=clock)
     together, got = threading.Barrier(8), []
 
@@ -146,7 +146,7 @@ async def test_a_slow_token_endpoint_does_not_block_the_event_loop(clock, source
     assert await asyncio.wait_for(tokens.aget(), 2 * BOUND)
 
 
-async def test_one_callers_cancellation_is_not_the_others(clock, source):
+async def test_cancelling_one_caller_does_not_cancel_the_others(clock, source):
     deferred = Deferred()
     tokens = IdTokens(source, AUDIENCE, clock=clock, start=deferred)
     leaves, stays = asyncio.ensure_future(tokens.aget()), asyncio.ensure_future(tokens.aget())
@@ -178,7 +178,7 @@ async def test_a_failing_refresh_does_not_lose_the_valid_token(clock, service, s
         assert (await client.get(URL)).status_code == 200
 
 
-async def test_without_a_valid_token_the_reason_is_raised_and_the_next_call_tries_again(clock, service, source, tokens):
+async def test_a_failed_refresh_without_a_valid_token_raises_and_the_next_call_retries(clock, service, source, tokens):
     async with client_of(service, tokens) as client:
         await client.get(URL)
         clock.advance(3600)
@@ -189,13 +189,13 @@ async def test_without_a_valid_token_the_reason_is_raised_and_the_next_call_trie
         assert (await client.get(URL)).status_code == 200
 
 
-async def test_a_source_that_gives_an_expired_token_is_told_so(source, tokens):
+async def test_a_source_that_returns_an_expired_token_is_an_error(source, tokens):
     source.lifetime = -1
     with pytest.raises(CredentialsRefusedError, match=r"test login has already expired.*clock"):
         await tokens.aget()
 
 
-async def test_a_token_the_service_refuses_is_replaced_but_not_in_a_storm(clock, source, tokens, front_end):
+async def test_a_refused_token_is_replaced_at_a_limited_rate(clock, source, tokens, front_end):
     elsewhere = front_end("https://another-audience")
     async with client_of(elsewhere, tokens) as client:
         for _ in range(5):
@@ -207,7 +207,7 @@ async def test_a_token_the_service_refuses_is_replaced_but_not_in_a_storm(clock,
         assert source.fetched == 2
 
 
-async def test_no_thread_to_be_had_fails_the_call_and_not_all_later_ones(clock, source):
+async def test_a_failure_to_start_a_thread_fails_only_that_call(clock, source):
     def refuse(work):
         raise RuntimeError("can't start new thread")
 
@@ -223,7 +223,7 @@ async def test_a_token_is_not_shown_by_repr(tokens):
     assert tokens.member == "user:ada@acme.dev"
 
 
-async def test_a_request_whose_token_expired_on_the_way_goes_again_with_a_new_one(clock, source, tokens, google):
+async def test_a_request_whose_token_expired_in_transit_is_repeated_with_a_new_one(clock, source, tokens, google):
     source.lifetime = 30
     sent = []
 
@@ -242,7 +242,7 @@ async def test_a_request_whose_token_expired_on_the_way_goes_again_with_a_new_on
     assert len(set(sent)) == 2
 
 
-async def test_a_body_that_is_a_stream_is_not_sent_twice(clock, tokens, front_end):
+async def test_a_streamed_body_is_not_sent_twice(clock, tokens, front_end):
     async def body():
         yield b"pay"
 
@@ -256,7 +256,7 @@ async def test_a_body_that_is_a_stream_is_not_sent_twice(clock, tokens, front_en
         assert len(service.requests) == 3, "the token that was just fetched is not mistrusted"
 
 
-async def test_the_blocking_client_sends_a_refused_request_again_too(clock, tokens, source, google):
+async def test_the_synchronous_client_repeats_a_refused_request(clock, tokens, source, google):
     answers = [401, 200]
     refused = {"www-authenticate": 'Bearer error="invalid_token"'}
     transport = httpx2.MockTransport(lambda _request: httpx2.Response(answers.pop(0), headers=refused))
@@ -279,7 +279,7 @@ class Skewed:
 
 
 @pytest.mark.parametrize("seconds", [-7200, -600, -59, 59, 600, 3000, 7200])
-async def test_a_clock_that_is_wrong_costs_no_refused_request(clock, service, source, google, seconds):
+async def test_a_wrong_clock_causes_no_refused_request(clock, service, source, google, seconds):
     source.issues_fresh_tokens = True
     tokens = IdTokens(source, AUDIENCE, clock=Skewed(clock, seconds), start=at_once)
     async with client_of(service, tokens) as client:
@@ -290,14 +290,14 @@ async def test_a_clock_that_is_wrong_costs_no_refused_request(clock, service, so
     assert len(service.requests) == 60, "none was refused on the way"
 
 
-async def test_a_clock_that_is_ahead_by_more_than_a_tokens_life_is_named(clock, source, caplog):
+async def test_a_clock_ahead_by_more_than_a_tokens_lifetime_is_reported(clock, source, caplog):
     source.issues_fresh_tokens = True
     with caplog.at_level(logging.WARNING):
         IdTokens(source, AUDIENCE, clock=Skewed(clock, 7200), start=at_once).get()
     assert "clock is ahead" in caplog.text
 
 
-async def test_a_metadata_server_that_is_away_for_less_than_a_tokens_rest_is_not_missed(clock, service, source, tokens):
+async def test_a_metadata_server_outage_within_a_tokens_lifetime_has_no_effect(clock, service, source, tokens):
     async with client_of(service, tokens) as client:
         await client.get(URL)
         clock.advance(3600 - 290)  # the refresh is due

@@ -44,7 +44,7 @@ def screen():
 
 
 @given(texts)
-def test_an_inert_text_is_one_line_that_no_terminal_obeys(text):
+def test_an_inert_text_is_one_line_without_terminal_commands(text):
     credentials = inert(text)
     assert len(credentials.splitlines()) <= 1
     assert credentials.isprintable()
@@ -57,19 +57,19 @@ def test_an_inert_text_is_one_line_that_no_terminal_obeys(text):
 
 
 @given(texts)
-def test_each_further_line_is_marked(text):
+def test_each_continuation_line_is_marked(text):
     first, *rest = inert_lines(text).split("\n")
     assert all(line.startswith("  | ") for line in rest)
     assert all(line.isprintable() for line in (first, *rest))
 
 
-def test_what_people_write_is_shown_as_it_is():
+def test_ordinary_text_is_unchanged():
     for text in ("Grüße, 世界 ✓ naïve 😀 עברית", "C:\\new\\table", "a 'quoted' \"word\" [x]"):
         assert inert(text) == text
 
 
 @given(texts, texts)
-def test_a_report_has_the_lines_that_it_would_have_anyway(server_text, text):
+def test_a_report_has_the_same_lines_for_any_server_text(server_text, text):
     created = io.StringIO()
     out = Console(file=created, soft_wrap=True, highlight=False, emoji=False)
     report = Report("echo", ["it answers"], [f"its tool said: {server_text}"], [text])
@@ -84,7 +84,7 @@ def test_a_report_has_the_lines_that_it_would_have_anyway(server_text, text):
 
 
 @given(texts)
-def test_json_for_a_pipeline_stays_json_to_the_letter(text):
+def test_json_output_is_unchanged(text):
     created = io.StringIO()
     out = Console(file=created, soft_wrap=True, highlight=False, emoji=False)
     out.print(reports_json([Report("echo", [], [text])], {"echo": text}), markup=False)
@@ -93,7 +93,7 @@ def test_json_for_a_pipeline_stays_json_to_the_letter(text):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_an_error_of_the_command_line_says_it_inertly(text, monkeypatch, capsys):
+def test_a_command_line_error_is_inert(text, monkeypatch, capsys):
     def fails():
         raise McpfleetError(f"the server said: {text}")
 
@@ -118,7 +118,7 @@ def test_a_log_line_is_one_line_and_its_traceback_is_marked(text):
     assert first.isprintable()
 
 
-def test_our_consoles_take_no_word_for_an_emoji_or_a_style(capsys):
+def test_consoles_interpret_no_text_as_emoji_or_style(capsys):
     console().print(markup_safe("[red]x[/] :warning:"))
     assert capsys.readouterr().out == "[red]x[/] :warning:\n"
 
@@ -128,7 +128,7 @@ class Answer(BaseModel):
 
 
 @given(st.text(), st.integers(10, 100))
-def test_what_went_wrong_is_one_inert_line_of_bounded_length(text, at_most):
+def test_an_error_message_is_one_inert_line_of_limited_length(text, at_most):
     with pytest.raises(ValidationError) as wrong:
         Answer.model_validate({"tools": [text, [], {text: text}]}, strict=True)
     output = error_line(wrong.value, 200)

@@ -67,7 +67,7 @@ def source_of(file):
     return server["source"]
 
 
-def test_a_new_project_is_whole_and_each_file_is_named_with_what_it_is_for(run, tmp_path):
+def test_a_new_project_is_complete_and_each_file_is_listed_with_its_purpose(run, tmp_path):
     code, out, _ = run("init", "acme-mcp", "--yes")
     assert code == 0
     assert files_of(tmp_path / "acme-mcp").keys() == OF_HELLO
@@ -81,7 +81,7 @@ def test_a_new_project_is_whole_and_each_file_is_named_with_what_it_is_for(run, 
     assert [*tmp_path.iterdir()] == [tmp_path / "acme-mcp"]
 
 
-def test_the_fleet_of_a_new_project_has_no_mistake_in_any_environment(run, tmp_path):
+def test_the_fleet_of_a_new_project_is_valid_in_every_environment(run, tmp_path):
     run("init", "acme-mcp", "--yes")
     result = check_files(tmp_path / "acme-mcp")
     assert [file.name for file in result] == ["Pulumi.dev.yaml", "Pulumi.local.yaml", "Pulumi.prod.yaml"]
@@ -92,7 +92,7 @@ def test_the_fleet_of_a_new_project_has_no_mistake_in_any_environment(run, tmp_p
     )
 
 
-def test_nobody_can_call_a_server_on_google_cloud_until_the_user_says_who(run, tmp_path):
+def test_on_google_cloud_a_new_project_has_no_invokers(run, tmp_path):
     run("init", "a1", "--yes")
     run("init", "a2", "--yes", "--invoker", "group:mcp@acme.dev", "--invoker", "user:ada@acme.dev")
     for stack in ("dev", "prod"):
@@ -102,7 +102,7 @@ def test_nobody_can_call_a_server_on_google_cloud_until_the_user_says_who(run, t
         assert [list(item.iam.invokers) for item in access] == [[], ["group:mcp@acme.dev", "user:ada@acme.dev"]]
 
 
-def test_run_again_it_changes_nothing(run, tmp_path):
+def test_a_second_init_changes_nothing(run, tmp_path):
     run("init", "acme-mcp", "--yes")
     (tmp_path / "acme-mcp" / "README.md").write_text("mine")
     content_before = files_of(tmp_path / "acme-mcp")
@@ -112,7 +112,7 @@ def test_run_again_it_changes_nothing(run, tmp_path):
     assert files_of(tmp_path / "acme-mcp") == content_before
 
 
-def test_in_a_project_that_is_there_it_writes_what_is_missing_and_no_server(run, tmp_path):
+def test_in_an_existing_project_init_writes_missing_files_and_no_server(run, tmp_path):
     run("init", "acme-mcp", "--yes", "--server", "npm:weather@1.0.0")
     (tmp_path / "acme-mcp" / "AGENTS.md").unlink()
     code, out, _ = run("init", "acme-mcp", "--yes")
@@ -122,7 +122,7 @@ def test_in_a_project_that_is_there_it_writes_what_is_missing_and_no_server(run,
     assert files_of(tmp_path / "acme-mcp").keys() == {name for name in OF_HELLO if not name.startswith("servers/")}
 
 
-def test_a_repository_that_is_there_keeps_its_files_and_gets_lines_for_gitignore(run, tmp_path):
+def test_an_existing_repository_keeps_its_files_and_gets_lines_in_gitignore(run, tmp_path):
     (tmp_path / "weather").mkdir()
     (tmp_path / "weather" / "requirements.txt").write_text("mcp==2.3.0\n")
     (tmp_path / "weather" / "server.py").write_text(
@@ -148,7 +148,7 @@ def test_a_server_in_the_projects_own_folder_leaves_the_project_out_of_its_image
     assert "**/.mcpfleet" in (tmp_path / ".dockerignore").read_text().splitlines()
 
 
-def test_what_was_decided_about_the_server_is_printed(run, tmp_path):
+def test_the_decisions_about_the_server_are_printed(run, tmp_path):
     code, out, _ = run("init", "acme-mcp", "--yes", "--server", "npm:@acme/mcp-server-weather@1.2.0")
     assert code == 0
     assert 'Server weather: {stdio: {npm: "@acme/mcp-server-weather@1.2.0"}}' in out
@@ -174,7 +174,7 @@ def test_every_kind_of_server_is_in_the_fleet_of_every_environment(run, tmp_path
 # --- asking ---------------------------------------------------------------------------------------------
 
 
-def test_on_a_terminal_it_asks_for_what_no_option_says(run, monkeypatch, tmp_path):
+def test_on_a_terminal_init_asks_for_missing_options(run, monkeypatch, tmp_path):
     requests = []
 
     def prompt(question, default, **further):
@@ -189,7 +189,7 @@ def test_on_a_terminal_it_asks_for_what_no_option_says(run, monkeypatch, tmp_pat
     assert set(fleet.servers["hello"].access.iam.invokers) == {"user:ada@acme.dev", "group:mcp@acme.dev"}
 
 
-def test_without_a_terminal_it_says_which_option_takes_the_defaults(run, tmp_path):
+def test_without_a_terminal_the_error_names_the_option_for_the_defaults(run, tmp_path):
     code, _, err = run("init", "acme-mcp")
     assert code == 2
     assert "Give --yes" in err
@@ -216,7 +216,7 @@ def test_without_a_terminal_it_says_which_option_takes_the_defaults(run, tmp_pat
         (["acme", "--server", "http://example.com/x.git"], 2, "is not encrypted, so others can change what is fetched"),
     ],
 )
-def test_a_mistake_is_one_message_and_nothing_is_written(run, tmp_path, arguments, code, message):
+def test_an_error_is_one_message_and_nothing_is_written(run, tmp_path, arguments, code, message):
     got, out, err = run("init", "--yes", *arguments)
     assert (got, out) == (code, "")
     assert message in err
@@ -225,7 +225,7 @@ def test_a_mistake_is_one_message_and_nothing_is_written(run, tmp_path, argument
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "__main__.py", "Pulumi.prod.yaml"])
-def test_a_file_of_somebody_elses_is_not_overwritten(run, tmp_path, name):
+def test_an_existing_file_is_not_overwritten(run, tmp_path, name):
     (tmp_path / name).write_text("mine")
     code, _, err = run("init", ".", "--yes", "--name", "acme")
     assert code == 2
@@ -242,7 +242,7 @@ def test_a_file_of_somebody_elses_is_not_overwritten(run, tmp_path, name):
         ("", "no language"),
     ],
 )
-def test_a_pulumi_yaml_that_is_no_python_project_is_refused(run, tmp_path, text, message):
+def test_a_pulumi_yaml_of_another_runtime_is_refused(run, tmp_path, text, message):
     (tmp_path / "Pulumi.yaml").write_text(text)
     code, _, err = run("init", ".", "--yes", "--name", "acme")
     assert code == 2
@@ -276,7 +276,7 @@ def test_nothing_is_written_through_a_symbolic_link(run, tmp_path, name, target)
         assert not any(file.is_file() for file in root.rglob("*"))
 
 
-def test_a_file_in_the_place_of_a_folder_is_refused(run, tmp_path):
+def test_a_file_in_place_of_a_folder_is_refused(run, tmp_path):
     (tmp_path / "tests").write_text("mine")
     code, _, err = run("init", ".", "--yes", "--name", "acme")
     assert code == 2
@@ -284,7 +284,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused(run, tmp_path):
     assert files_of(tmp_path) == {"tests": b"mine"}
 
 
-def test_a_disk_that_fails_in_the_middle_leaves_nothing_behind(run, tmp_path, monkeypatch):
+def test_a_disk_failure_while_writing_leaves_nothing_behind(run, tmp_path, monkeypatch):
     rename, moved = Path.rename, []
 
     def fails_at_the_fifth(self, target):
@@ -329,7 +329,7 @@ def test_uv_locks_the_program_and_the_server(run, uv, tmp_path):
     assert len(uv.words) == 2
 
 
-def test_without_network_nothing_is_written_and_the_option_that_needs_none_is_named(run, uv, tmp_path):
+def test_without_a_network_nothing_is_written_and_the_offline_option_is_named(run, uv, tmp_path):
     uv.stderr = "error: Failed to fetch: https://pypi.org/simple/pulumi/\n  cause: dns error\n"
     code, out, err = run("init", "acme-mcp", "--yes")
     assert (code, out) == (1, "")
@@ -360,7 +360,7 @@ def test_a_project_with_hello_needs_no_other_package(run, bare, tmp_path):
     assert files_of(tmp_path / "acme-mcp").keys() == OF_HELLO
 
 
-def test_the_command_runs_once_more_where_the_server_can_be_looked_at(run, bare, monkeypatch, tmp_path):
+def test_the_command_runs_again_with_the_package_that_inspects_servers(run, bare, monkeypatch, tmp_path):
     calls = []
 
     def again(text, env, check):
@@ -395,7 +395,7 @@ def test_the_command_runs_once_more_where_the_server_can_be_looked_at(run, bare,
 
 
 @pytest.mark.parametrize("repeated", [True, False])
-def test_where_that_cannot_be_the_command_to_type_is_named(run, bare, monkeypatch, tmp_path, repeated):
+def test_if_the_command_cannot_run_again_the_command_to_type_is_printed(run, bare, monkeypatch, tmp_path, repeated):
     if repeated:
         monkeypatch.setenv("UV", "/usr/bin/uv")
         monkeypatch.setenv("MCPFLEET_INIT_AGAIN", "1")
@@ -405,7 +405,7 @@ def test_where_that_cannot_be_the_command_to_type_is_named(run, bare, monkeypatc
     assert [*tmp_path.iterdir()] == []
 
 
-def test_check_and_local_name_the_environment_that_has_them(run, bare):
+def test_check_and_local_name_the_environment_that_provides_them(run, bare):
     code, _, err = run("check")
     assert code == 1
     assert "uv run mcpfleet check" in err
@@ -418,7 +418,7 @@ def test_check_and_local_name_the_environment_that_has_them(run, bare):
 # --- check ----------------------------------------------------------------------------------------------
 
 
-def test_check_prints_each_mistake_under_its_file_and_ends_with_1(run, tmp_path):
+def test_check_prints_each_mistake_under_its_file_and_exits_with_1(run, tmp_path):
     run("init", "acme", "--yes")
     for stack in ("dev", "prod"):
         file = tmp_path / "acme" / f"Pulumi.{stack}.yaml"
@@ -440,7 +440,7 @@ def test_check_prints_each_mistake_under_its_file_and_ends_with_1(run, tmp_path)
     assert message["files"]["Pulumi.local.yaml"] == {"ok": True, "mistakes": [], "warnings": []}
 
 
-def test_check_prints_a_warning_for_each_deprecated_key_and_ends_with_0(run, tmp_path, monkeypatch):
+def test_check_prints_a_warning_for_each_deprecated_key_and_exits_with_0(run, tmp_path, monkeypatch):
     monkeypatch.setattr(deprecated, "DEPRECATED_KEYS", {"servers.*.health_path": "write probes; 0.3.0 removes it"})
     run("init", "acme", "--yes")
     warning = "fleet.servers.hello.health_path: is deprecated; write probes; 0.3.0 removes it"
@@ -450,7 +450,7 @@ def test_check_prints_a_warning_for_each_deprecated_key_and_ends_with_0(run, tmp
     assert (code, json.loads(out)["files"]["Pulumi.dev.yaml"]["warnings"]) == (0, [warning])
 
 
-def test_check_outside_of_a_project_is_a_mistake_of_the_call(run):
+def test_check_outside_a_project_is_a_usage_error(run):
     code, out, err = run("check")
     assert (code, out) == (2, "")
     assert "There is no Pulumi.yaml" in err
@@ -464,7 +464,7 @@ def test_every_file_of_the_template_has_a_purpose():
     assert {name for name in names if "__pycache__" not in name} == OF_HELLO
 
 
-def test_the_template_is_one_for_pulumi_new():
+def test_the_template_works_with_pulumi_new():
     project = yaml.safe_load((TEMPLATE / "Pulumi.yaml").read_text())
     assert project["name"] == "${PROJECT}"
     assert set(project["template"]) == {"description", "config"}
@@ -477,7 +477,7 @@ def test_the_template_is_one_for_pulumi_new():
     assert places == {"${PROJECT}", "${DESCRIPTION}"}, "pulumi new fills no others"
 
 
-def test_the_template_has_the_program_of_this_repository():
+def test_the_templates_program_is_the_repositorys():
     program = Path(__file__).parents[3] / "__main__.py"
     assert (TEMPLATE / "__main__.py").read_text() == program.read_text()
 
@@ -493,7 +493,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_written_in_one_line_is_the_same_value_to_yaml(value):
+def test_a_value_written_on_one_line_is_the_same_value_in_yaml(value):
     text = scaffold.flow(value)
     assert "\n" not in text
     assert yaml.safe_load(f"a:\n  source: {text}\n")["a"]["source"] == value

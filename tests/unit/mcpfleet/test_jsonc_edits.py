@@ -45,7 +45,7 @@ def notes(text):
 
 
 @given(files())
-def test_comments_and_commas_at_the_end_do_not_change_what_is_read(file):
+def test_comments_and_trailing_commas_do_not_change_the_value(file):
     text, value = file
     assert loads(text) == value
 
@@ -71,7 +71,7 @@ def test_a_member_is_removed_and_nothing_else_changes(file, key):
 
 
 @given(files(), keys, keys, values)
-def test_a_nested_member_is_set_where_there_is_an_object_or_nothing(file, outer, inner, value):
+def test_a_nested_member_is_set_if_its_parent_is_missing_or_an_object(file, outer, inner, value):
     text, content_before = file
     content = content_before.get(outer, {})
     if not isinstance(content, dict):
@@ -82,7 +82,7 @@ def test_a_nested_member_is_set_where_there_is_an_object_or_nothing(file, outer,
 
 
 @given(st.text(max_size=30))
-def test_what_is_no_json_is_refused_by_name(text):
+def test_invalid_json_is_refused_with_the_reason(text):
     try:
         expected = json.loads(text)
     except ValueError:
@@ -96,7 +96,7 @@ def test_what_is_no_json_is_refused_by_name(text):
             assert loads(text) == expected
 
 
-def test_an_edit_reads_as_a_persons():
+def test_an_edit_has_the_files_own_formatting():
     text = """{
     // my servers
     "mcpServers": {
@@ -138,7 +138,7 @@ def test_line_ends_and_tabs_are_kept():
 
 
 @pytest.mark.parametrize("text", ['{"a": 1, "b": 3,\n "a": 2}', '{"a": {"c": 1,\n "c": 2}}'])
-def test_a_key_that_stands_there_twice_is_not_touched_for_one_of_the_two_may_be_anybodys(text):
+def test_a_duplicate_key_is_not_edited(text):
     with pytest.raises(JsoncError, match=r"line 2: '\w' occurs twice"):
         remove_member(text, ["a"])
     with pytest.raises(JsoncError, match=r"line 2: '\w' occurs twice"):
@@ -146,6 +146,6 @@ def test_a_key_that_stands_there_twice_is_not_touched_for_one_of_the_two_may_be_
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a" 1}', '{"a": 1 "b": 2}', "[1 2]", "{} {}", "{a: 1}", "[" * 500])
-def test_a_broken_file_names_the_line(text):
+def test_an_invalid_file_is_an_error_with_the_line(text):
     with pytest.raises(JsoncError, match="line 1"):
         loads(text)

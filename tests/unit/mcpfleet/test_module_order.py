@@ -24,7 +24,7 @@ def test_every_module_has_a_place():
     assert len(ORDER) == len(set(ORDER))
 
 
-def test_no_module_imports_one_that_comes_after_it():
+def test_no_module_imports_a_module_that_comes_after_it():
     later = {
         name: [item for item in imported(file) if ORDER.index(item) >= ORDER.index(name)]
         for name, file in FILES.items()

@@ -46,7 +46,7 @@ def read(name="echo", **changes):
     return stack.read_servers({"servers": {name: {**ECHO, **changes}}}, "outputs.json")
 
 
-def test_what_the_fleet_writes_is_taken():
+def test_outputs_written_by_the_fleet_are_accepted():
     assert read()["echo"].target.mcp_url == URL
 
 
@@ -105,7 +105,7 @@ def config_at(url):
         *(("proxy_port", port) for port in (0, 65_536, True, 3000.5, "3000", "3000 --audience=x", [3000])),
     ],
 )
-def test_a_word_that_is_not_of_its_grammar_is_named_with_its_file_and_key(key, value):
+def test_an_invalid_value_is_named_with_its_file_and_key(key, value):
     with pytest.raises(McpfleetError) as raised:
         read(**{key: value})
     message = str(raised.value)
@@ -113,12 +113,12 @@ def test_a_word_that_is_not_of_its_grammar_is_named_with_its_file_and_key(key, v
     assert inert(message) == message
 
 
-def test_an_address_that_is_no_text_is_none():
+def test_an_address_that_is_no_text_is_refused():
     with pytest.raises(McpfleetError, match=r"^outputs.json cannot be used: servers.echo has no mcp_url"):
         read(mcp_url=["https://b.dev"])
 
 
-def test_a_key_that_nobody_knows_may_hold_nothing_that_is_not_seen():
+def test_an_unknown_key_may_have_only_printable_text():
     with pytest.raises(McpfleetError) as raised:
         read(new_key={"deep": ["\u200b"]})
     message = str(raised.value)
@@ -126,7 +126,7 @@ def test_a_key_that_nobody_knows_may_hold_nothing_that_is_not_seen():
     assert inert(message) == message
 
 
-def test_all_mistakes_are_said_at_once():
+def test_every_mistake_is_reported():
     with pytest.raises(McpfleetError) as raised:
         stack.read_servers({"servers": {"--x": {}, "echo": {**ECHO, "region": "x", "audience": "-"}}}, "outputs.json")
     assert [word in str(raised.value) for word in ("'--x'", "servers.echo.region", "servers.echo.audience")] == [
@@ -134,7 +134,7 @@ def test_all_mistakes_are_said_at_once():
     ] * 3
 
 
-def test_a_file_that_never_ends_or_nests_without_end_is_one_message(tmp_path, monkeypatch):
+def test_an_endless_or_deeply_nested_file_is_one_message(tmp_path, monkeypatch):
     monkeypatch.setattr(stack, "MAX_FILE_BYTES", 1000)
     file = tmp_path / "outputs.json"
     for text, message in ((" " * 2000, "larger than"), ("[" * 900, "not a JSON object")):
@@ -147,7 +147,7 @@ def test_a_file_that_never_ends_or_nests_without_end_is_one_message(tmp_path, mo
         stack.read_stack(file)
 
 
-def test_the_grammar_is_the_one_that_the_fleet_writes_by():
+def test_the_reader_and_the_fleet_have_the_same_grammar():
     text = st.from_regex(rf"\A{values._name_pattern()}\Z", fullmatch=True)
 
     @given(text)
@@ -172,7 +172,7 @@ hostile = st.one_of(
 
 
 @given(hostile, hostile, hostile, st.sampled_from(["connect", "proxy", "mcp-remote"]), st.sampled_from(list(CLIENTS)))
-def test_no_outputs_make_an_entry_that_starts_anything_else(name, url, audience, via, client):
+def test_no_outputs_make_an_entry_that_starts_another_program(name, url, audience, via, client):
     outputs = {"servers": {name: {"mcp_url": url, "audience": audience}}}
     try:
         result = stack.Stack("x", stack.read_servers(outputs, "x"))
@@ -194,7 +194,7 @@ def url_of(url):
 
 
 @given(st.text(max_size=60) | hostile.map(lambda text: f"https://{text}"))
-def test_no_text_is_taken_for_a_url_that_a_shell_or_a_person_would_read_otherwise(text):
+def test_no_misleading_text_is_accepted_as_a_url(text):
     message, target = "", None
     try:
         target = Target.parse(text)
@@ -213,7 +213,7 @@ def test_an_entry_for_a_client_ends_its_options_before_the_name():
     assert launch.arguments(read()["echo"])[-2:] == ["--", "echo"]
 
 
-def test_the_command_reads_the_entry_that_it_wrote(monkeypatch, tmp_path):
+def test_the_command_parses_the_entry_that_it_wrote(monkeypatch, tmp_path):
     for home in ("HOME", "USERPROFILE", "APPDATA"):
         monkeypatch.setenv(home, str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -226,7 +226,7 @@ def test_the_command_reads_the_entry_that_it_wrote(monkeypatch, tmp_path):
     assert (target.mcp_url, auth.tokens.audience) == (URL, "https://echo.acme.dev")
 
 
-def test_a_command_to_copy_quotes_the_tokens_own_words():
+def test_a_printed_command_quotes_values_from_the_token():
     caller = CallerIdentity("eve", "user:eve@evil.dev; rm -rf ~ #", "x")
     for status, headers in ((403, {}), (403, {"x-goog-iap-generated-response": "true"})):
         result = diagnose(status, headers, read()["echo"].target, caller)

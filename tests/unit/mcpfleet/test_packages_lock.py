@@ -62,7 +62,7 @@ class Docker:
         return subprocess.CompletedProcess(text, 0, message, "")
 
 
-def test_docker_makes_each_lock_and_leaves_no_container():
+def test_docker_creates_each_lock_and_no_container_remains():
     package, docker = Package(build_args={"BASE_IMAGE": "b"}), Docker()
     assert [*packages.lock_packages([package], TODAY, 7, docker)] == [package]
     assert package.kept == {"requirements.txt": "a==1"}
@@ -74,14 +74,14 @@ def test_docker_makes_each_lock_and_leaves_no_container():
     assert docker.calls[3][2] == "c0ffee"
 
 
-def test_what_docker_said_and_the_option_to_try_are_told():
+def test_a_failure_shows_dockers_output_and_the_option_to_try():
     with pytest.raises(
         McpfleetError, match=r"^a==1 can't be locked:\n  #1 a step\n  No solution found\n.*--min-age\.$"
     ):
         [*packages.lock_packages([Package()], TODAY, 7, Docker(fails="build"))]
 
 
-def test_a_container_goes_where_its_files_cannot_be_had():
+def test_a_container_whose_files_cannot_be_read_is_removed():
     docker = Docker(fails="cp")
     with pytest.raises(McpfleetError):
         [*packages.lock_packages([Package()], TODAY, 7, docker)]
@@ -96,17 +96,17 @@ def test_a_container_goes_where_its_files_cannot_be_had():
         (PermissionError("no"), "can't be locked: no"),
     ],
 )
-def test_a_docker_that_does_not_run_is_one_message(error, message):
+def test_a_stopped_docker_is_one_message(error, message):
     with pytest.raises(McpfleetError, match=message):
         [*packages.lock_packages([Package()], TODAY, 7, Docker(error=error))]
 
 
-def test_a_lock_that_is_refused_is_one_message():
+def test_a_refused_lock_is_one_message():
     with pytest.raises(McpfleetError, match=r"^a==1 can't be locked: c has no hash$"):
         [*packages.lock_packages([Package(refuses="c has no hash")], TODAY, 7, Docker())]
 
 
-def test_a_package_that_fails_keeps_no_other_from_its_lock_and_all_that_failed_are_named_at_the_end():
+def test_a_failing_package_does_not_stop_the_others_and_all_failures_are_listed():
     ones = [Package("a==1", refuses="a has no hash"), Package("b==1"), Package("c==1", refuses="d is missing")]
     with pytest.raises(McpfleetError) as failed:
         [*packages.lock_packages([*ones, Package("e==1")], TODAY, 7, Docker())]
@@ -118,7 +118,7 @@ def test_a_package_that_fails_keeps_no_other_from_its_lock_and_all_that_failed_a
     ]
 
 
-def test_without_docker_no_further_package_is_tried():
+def test_without_docker_no_other_package_is_tried():
     docker = Docker(error=FileNotFoundError("docker"))
     with pytest.raises(McpfleetError, match=r"Install Docker"):
         [*packages.lock_packages([Package(), Package("b==1")], TODAY, 7, docker)]
@@ -143,7 +143,7 @@ class Point:
         return self.answer
 
 
-def test_the_fleets_own_distribution_says_which_packages_there_are():
+def test_the_packages_come_from_the_fleets_distribution():
     package = Package()
     assert packages.find_packages(Path(), None, readers=[Point([package])]) == ([], [package])
     requests, _ = packages.find_packages(Path(), None, renew=True, readers=[Point([])])

@@ -142,7 +142,7 @@ async def test_a_client_without_any_token_reaches_a_private_service(proxy, googl
     assert requests[0].headers["host"] == "mcp-echo-481516.europe-west1.run.app"
 
 
-async def test_a_caller_cannot_bring_another_identity(proxy):
+async def test_a_caller_cannot_use_another_identity(proxy):
     requests = []
     app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
     await Call(
@@ -153,7 +153,7 @@ async def test_a_caller_cannot_bring_another_identity(proxy):
     assert requests[0].headers["authorization"] == "Basic own"
 
 
-async def test_an_event_stream_arrives_part_by_part(proxy):
+async def test_an_event_stream_is_passed_on_chunk_by_chunk(proxy):
     go_on = asyncio.Event()
 
     async def events():
@@ -170,7 +170,7 @@ async def test_an_event_stream_arrives_part_by_part(proxy):
     assert (await call.next())["body"] == b"data: 2\n\n"
 
 
-async def test_a_request_body_leaves_part_by_part(proxy):
+async def test_a_request_body_is_passed_on_chunk_by_chunk(proxy):
     first_arrived = asyncio.Event()
     received = []
 
@@ -189,7 +189,7 @@ async def test_a_request_body_leaves_part_by_part(proxy):
     assert (status, received) == (200, [b"one", b"two"])
 
 
-async def test_a_client_that_leaves_ends_the_services_stream(proxy):
+async def test_a_disconnected_client_ends_the_services_stream(proxy):
     async def endless():
         yield b"data: 1\n\n"
         await asyncio.Event().wait()
@@ -204,7 +204,7 @@ async def test_a_client_that_leaves_ends_the_services_stream(proxy):
     await bounded(call.task)
 
 
-async def test_a_client_that_reads_nothing_and_leaves_ends_the_services_stream(proxy):
+async def test_a_client_that_disconnects_without_reading_ends_the_services_stream(proxy):
     blocked = asyncio.Event()
 
     async def full_socket(_message):
@@ -224,7 +224,7 @@ async def test_a_client_that_reads_nothing_and_leaves_ends_the_services_stream(p
 
 
 @pytest.mark.parametrize("uploading", [False, True])
-async def test_a_client_that_leaves_early_ends_the_services_request(proxy, uploading):
+async def test_a_client_that_disconnects_early_ends_the_services_request(proxy, uploading):
     arrived, cancelled = asyncio.Event(), asyncio.Event()
 
     async def service(request):
@@ -246,7 +246,7 @@ async def test_a_client_that_leaves_early_ends_the_services_request(proxy, uploa
     assert await call.next() is None, "nobody is there to be answered"
 
 
-async def test_any_method_path_and_query_cross_byte_for_byte(proxy):
+async def test_methods_paths_and_queries_are_passed_on_unchanged(proxy):
     requests = []
     app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
     await Call(app, "REPORT", "//a%2Fb/../%7E%C3%A9;v=1", query=b"q=a+b%20c&q=&x").answer()
@@ -255,7 +255,7 @@ async def test_any_method_path_and_query_cross_byte_for_byte(proxy):
     assert requests[0].url.host == "mcp-echo-481516.europe-west1.run.app"
 
 
-async def test_the_path_of_an_mcp_url_is_not_put_before_the_clients_path(proxy):
+async def test_the_path_of_an_mcp_url_is_not_prefixed_to_the_clients_path(proxy):
     requests = []
     app = await proxy(lambda request: requests.append(request) or httpx2.Response(200), f"{SERVICE}/mcp")
     await Call(app, path="/mcp").answer()
@@ -269,7 +269,7 @@ async def test_a_request_without_a_body_gets_none(proxy):
     assert not {"transfer-encoding", "content-length"} & set(requests[0].headers)
 
 
-async def test_a_declared_length_crosses_instead_of_chunks(proxy):
+async def test_a_declared_length_is_passed_on_instead_of_chunks(proxy):
     requests = []
 
     async def service(request):
@@ -284,7 +284,7 @@ async def test_a_declared_length_crosses_instead_of_chunks(proxy):
     assert "transfer-encoding" not in headers
 
 
-async def test_a_compressed_answer_is_left_as_it_is(proxy):
+async def test_a_compressed_response_is_passed_on_unchanged(proxy):
     packed = gzip.compress(b"hello" * 100)
     headers = {"content-encoding": "gzip", "content-length": str(len(packed))}
 
@@ -297,7 +297,7 @@ async def test_a_compressed_answer_is_left_as_it_is(proxy):
     assert (b"content-length", str(len(packed)).encode()) in got
 
 
-async def test_repeated_headers_cross_and_cookies_stay_with_their_caller(proxy):
+async def test_repeated_headers_are_passed_on_and_cookies_are_not_stored(proxy):
     requests = []
 
     def service(request):
@@ -311,14 +311,14 @@ async def test_repeated_headers_cross_and_cookies_stay_with_their_caller(proxy):
     assert "cookie" not in requests[1].headers, "one caller's cookie went out with another's request"
 
 
-async def test_a_redirect_within_the_service_stays_in_the_proxy_and_is_not_followed(proxy):
+async def test_a_redirect_within_the_service_points_to_the_proxy_and_is_not_followed(proxy):
     app = await proxy(lambda _: httpx2.Response(307, headers={"location": f"{SERVICE}/mcp?x=1"}))
     status, headers, _, _ = await Call(app, headers=[(b"host", b"localhost:3000")]).answer()
     assert status == 307
     assert dict(headers)[b"location"] == b"http://localhost:3000/mcp?x=1"
 
 
-async def test_a_service_that_refuses_connections_is_a_502_in_plain_words(proxy, caplog):
+async def test_a_service_that_refuses_connections_is_a_502_with_the_reason(proxy, caplog):
     def service(request):
         each = [ConnectionRefusedError(111, "Connection refused"), OSError(101, "Network is unreachable")]
         raise httpx2.ConnectError("All connection attempts failed") from ExceptionGroup("", each)
@@ -331,7 +331,7 @@ async def test_a_service_that_refuses_connections_is_a_502_in_plain_words(proxy,
     assert "Connection refused" in caplog.text
 
 
-async def test_an_answer_that_is_none_is_a_502_in_one_plain_line(proxy):
+async def test_an_invalid_response_is_a_502_of_one_line(proxy):
     def service(request):
         raise httpx2.RemoteProtocolError("illegal status line: \x1b[2J\n✓ all checks passed.")
 
@@ -343,7 +343,7 @@ async def test_an_answer_that_is_none_is_a_502_in_one_plain_line(proxy):
     assert body.decode().removesuffix("\n").isprintable()
 
 
-async def test_a_service_that_does_not_answer_is_a_504(proxy):
+async def test_a_service_that_does_not_respond_is_a_504(proxy):
     def service(request):
         raise httpx2.ConnectTimeout("")
 
@@ -352,14 +352,14 @@ async def test_a_service_that_does_not_answer_is_a_504(proxy):
     assert (status, b"did not respond within 30 s" in body) == (504, True)
 
 
-async def test_an_answer_that_does_not_begin_in_time_is_a_504_that_names_the_bound(proxy, monkeypatch):
+async def test_a_response_that_does_not_begin_in_time_is_a_504_with_the_limit(proxy, monkeypatch):
     monkeypatch.setenv("MCPFLEET_ANSWER_SECONDS", "0.1")
     app = await proxy(lambda _request: asyncio.Event().wait())
     status, _, body, _ = await Call(app).answer()
     assert (status, b"no response within 0.1 s (MCPFLEET_ANSWER_SECONDS)" in body) == (504, True)
 
 
-async def test_without_a_token_the_client_reads_what_to_do(proxy, source):
+async def test_without_a_token_the_client_gets_an_error_with_the_next_step(proxy, source):
     source.error = NoCredentialsError("No Google credentials. Run `gcloud auth application-default login`.")
     requests = []
     app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
@@ -368,7 +368,7 @@ async def test_without_a_token_the_client_reads_what_to_do(proxy, source):
     assert requests == [], "a request without a token must not leave"
 
 
-async def test_hanging_up_ends_open_streams_so_that_a_server_can_stop(proxy):
+async def test_shutdown_ends_open_streams(proxy):
     async def endless():
         yield b"data: 1\n\n"
         await asyncio.Event().wait()
@@ -383,7 +383,7 @@ async def test_hanging_up_ends_open_streams_so_that_a_server_can_stop(proxy):
     assert stream.closed.is_set()
 
 
-async def test_an_answer_that_breaks_off_is_not_passed_off_as_whole(proxy, caplog):
+async def test_a_truncated_response_is_not_completed(proxy, caplog):
     async def broken():
         yield b"half"
         raise httpx2.ReadError("connection reset")
@@ -396,7 +396,7 @@ async def test_an_answer_that_breaks_off_is_not_passed_off_as_whole(proxy, caplo
     assert "broke off" in caplog.text
 
 
-async def test_the_front_ends_403_is_passed_on_and_the_log_says_what_to_type(proxy, caplog):
+async def test_cloud_runs_403_is_passed_on_and_the_next_command_is_logged(proxy, caplog):
     page = "<h1>Error: Forbidden</h1>"
     app = await proxy(lambda _: httpx2.Response(403, html=page))
     with caplog.at_level(logging.WARNING, "mcpfleet.proxy"):
@@ -411,7 +411,7 @@ async def test_the_front_ends_403_is_passed_on_and_the_log_says_what_to_type(pro
     assert "\n" not in line
 
 
-async def test_the_front_ends_401_is_passed_on_and_the_log_names_the_audience(proxy, caplog):
+async def test_cloud_runs_401_is_passed_on_and_the_audience_is_logged(proxy, caplog):
     headers = {"www-authenticate": 'Bearer error="invalid_token"', "content-type": "text/html; charset=UTF-8"}
     app = await proxy(lambda _: httpx2.Response(401, headers=headers))
     status, got, _, _ = await Call(app).answer()
@@ -422,7 +422,7 @@ async def test_the_front_ends_401_is_passed_on_and_the_log_names_the_audience(pr
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_the_mcp_servers_own_refusal_is_its_own_matter(proxy, caplog, status):
+async def test_the_mcp_servers_own_refusal_is_passed_on_without_advice(proxy, caplog, status):
     app = await proxy(lambda _: httpx2.Response(status, json={"error": "unauthorized"}))
     assert (await Call(app).answer())[0] == status
     assert caplog.messages == []
@@ -450,14 +450,14 @@ async def test_the_mcp_servers_own_refusal_is_its_own_matter(proxy, caplog, stat
         ([(b"sec-fetch-site", b"cross-site")], 403),
     ],
 )
-async def test_only_programs_and_pages_of_this_machine_may_use_it(proxy, headers, status):
+async def test_only_programs_and_local_pages_can_use_the_proxy(proxy, headers, status):
     requests = []
     app = await proxy(lambda request: requests.append(request) or httpx2.Response(200))
     assert (await Call(app, headers=headers).answer())[0] == status
     assert bool(requests) == (status == 200), "a refused request must not reach the service"
 
 
-async def test_a_browsers_preflight_gets_the_identity_that_a_browser_leaves_out(proxy):
+async def test_a_browsers_preflight_is_sent_with_a_token(proxy):
     requests = []
     app = await proxy(lambda request: requests.append(request) or httpx2.Response(200, headers=[(ALLOWED, PAGE)]))
     asks = [(b"origin", PAGE.encode()), (b"access-control-request-method", b"POST")]
@@ -483,7 +483,7 @@ async def test_a_web_socket_is_refused(proxy):
         ("http://[::1]:9001", "http://[::1]:9001", ""),
     ],
 )
-def test_a_services_or_an_mcp_url_names_the_service(url, origin, path):
+def test_a_services_url_and_its_mcp_url_are_accepted(url, origin, path):
     target = Target.parse(url)
     assert (target.origin, target.path) == (origin, path)
 
@@ -499,12 +499,12 @@ def test_a_services_or_an_mcp_url_names_the_service(url, origin, path):
         ("http://echo.run.app", "Use https://echo.run.app"),
     ],
 )
-def test_a_url_that_cannot_be_is_refused_before_anything_starts(url, message):
+def test_an_invalid_url_is_refused_before_anything_starts(url, message):
     with pytest.raises(UsageError, match=message):
         Target.parse(url)
 
 
-def test_where_no_token_goes_along_a_url_may_be_plain_and_a_short_name_is_the_services_own():
+def test_without_a_token_a_url_may_be_http_with_a_short_name():
     target = Target.parse("http://mcp-echo/mcp", bearer=False)
     assert (target.origin, target.service_and_region) == ("http://mcp-echo", ("mcp-echo", "REGION"))
     assert Target.parse("http://localhost:9001").service_and_region == ("SERVICE", "REGION")

@@ -32,7 +32,7 @@ hop_by_hop = st.lists(st.tuples(st.builds(case_of, st.sampled_from(HOP_BY_HOP), 
 
 
 @given(st.data(), ordinary, hop_by_hop)
-def test_hop_by_hop_headers_never_cross_and_others_do_unchanged_in_order(data, end_to_end, hops):
+def test_hop_by_hop_headers_are_dropped_and_others_passed_on_in_order(data, end_to_end, hops):
     kept_pairs = [pair for pair in end_to_end if pair[0].lower() != b"x"]  # `Connection: x` names it
     mixed = list(kept_pairs)
     for hop in hops:
@@ -42,7 +42,7 @@ def test_hop_by_hop_headers_never_cross_and_others_do_unchanged_in_order(data, e
 
 
 @given(ordinary, st.lists(names, min_size=1, max_size=3), st.sampled_from([b"Connection", b"connection"]))
-def test_what_connection_names_stays_on_its_hop(end_to_end, named, connection):
+def test_headers_named_by_connection_are_dropped(end_to_end, named, connection):
     mixed = [*end_to_end, *((name, b"1") for name in named), (connection, b" , ".join(named).upper())]
     lower = {name.lower() for name in named}
     expected = [pair for pair in end_to_end if pair[0].lower() not in lower]
@@ -51,7 +51,7 @@ def test_what_connection_names_stays_on_its_hop(end_to_end, named, connection):
 
 
 @given(ordinary, values, st.booleans())
-def test_the_service_sees_its_own_host_and_no_token_of_the_caller(end_to_end, value, upper):
+def test_the_service_gets_its_own_host_and_no_token_of_the_caller(end_to_end, value, upper):
     caller_headers = [(case_of(name, upper), value) for name in (b"Host", b"Expect", TOKEN_HEADER)]
     sent = request_headers([*caller_headers, *end_to_end], b"echo.run.app", TOKEN_HEADER)
     assert sent == [(b"host", b"echo.run.app"), *end_to_end]
@@ -67,7 +67,7 @@ def test_the_service_sees_its_own_host_and_no_token_of_the_caller(end_to_end, va
         (b"https://accounts.example/login", b"https://accounts.example/login"),
     ],
 )
-def test_only_a_redirect_to_the_service_itself_is_turned_to_the_proxy(location, expected):
+def test_only_redirects_to_the_service_are_rewritten_to_the_proxy(location, expected):
     (header,) = response_headers([(b"Location", location)], "https://echo.run.app", "http://localhost:3000")
     assert header == (b"Location", expected)
 
@@ -84,13 +84,13 @@ ESSENTIAL = [
 
 
 @given(st.lists(st.sampled_from(ESSENTIAL), min_size=1, unique=True), st.booleans())
-def test_connection_cannot_leave_behind_whose_a_message_is_or_what_it_holds(named, upper):
+def test_connection_cannot_remove_identity_or_framing_headers(named, upper):
     essential = [(name, b"1") for name in ESSENTIAL]
     mixed = [*essential, (b"Connection", b",".join(case_of(name, upper) for name in named))]
     assert request_headers(mixed, b"h", TOKEN_HEADER)[1:] == essential
     assert response_headers(mixed, "https://echo.run.app", "http://localhost:3000") == essential
 
 
-def test_whichever_header_carries_the_token_a_caller_on_loopback_does_not_choose_the_identity():
+def test_a_local_caller_cannot_choose_the_identity_in_either_token_header():
     own_headers = [(b"X-Serverless-Authorization", b"Bearer mine"), (b"Proxy-Authorization", b"Bearer mine")]
     assert request_headers(own_headers, b"h", b"Authorization") == [(b"host", b"h")]

@@ -77,19 +77,19 @@ async def asked(method, path, query=b""):
     ],
 )
 @pytest.mark.anyio
-async def test_what_is_no_path_is_refused_and_nothing_goes_out(method, path, status):
+async def test_an_invalid_request_target_is_refused_and_not_sent(method, path, status):
     assert await asked(method, path) == (status, [])
 
 
 @pytest.mark.parametrize("path", [b"/mcp", b"/", b"//evil.dev/x", b"/a%0d%0ab", b"/%zz", b"/../..", b"/mcp/"])
 @pytest.mark.anyio
-async def test_every_path_goes_to_the_service_as_it_was_written(path):
+async def test_every_path_is_sent_to_the_service_unchanged(path):
     assert await asked("GET", path, b"a=1") == (200, [("echo.run.app", path + b"?a=1")])
 
 
 @settings(max_examples=150, derandomize=True)
 @given(st.sampled_from(["GET", "POST", "CONNECT", "OPTIONS", "TRACE"]), st.binary(max_size=30), st.binary(max_size=10))
-def test_no_target_of_any_bytes_leads_elsewhere_or_raises(method, path, query):
+def test_no_request_target_reaches_another_host_or_raises(method, path, query):
     status, out = asyncio.run(asked(method, path, query))
     assert status in (200, 400, 405)
     assert {host for host, _ in out} <= {"echo.run.app"}

@@ -46,7 +46,7 @@ async def echo(scope, receive, send):
 
 
 @pytest.mark.parametrize("headers", [b"", H2C])
-def test_requests_keep_their_bodies_whatever_upgrade_they_ask_for(headers):
+def test_requests_keep_their_bodies_with_any_upgrade_header(headers):
     async def scenario():
         config = server_config(echo)
         config.load()

@@ -56,7 +56,7 @@ def tokens(source, clock):
         "https://echo.run.app@evil.dev/take",
     ],
 )
-async def test_a_redirect_to_another_origin_takes_no_token_along(google, tokens, header, status, location):
+async def test_no_token_is_sent_after_a_redirect_to_another_origin(google, tokens, header, status, location):
     world = World(google, status, location)
     auth = IdTokenAuth(AUDIENCE, tokens=tokens, header=header)
     async with httpx2.AsyncClient(transport=world, auth=auth, follow_redirects=True) as client:
@@ -80,7 +80,7 @@ async def test_a_redirect_within_the_service_is_followed_with_the_token(google, 
     assert [body for _, _, body in world.requests] == [b"{}"] * len(world.requests)
 
 
-async def test_a_service_that_redirects_in_circles_is_left(google, tokens):
+async def test_a_redirect_loop_is_an_error(google, tokens):
     world = World(google, 307, "/mcp")
     auth = IdTokenAuth(AUDIENCE, tokens=tokens)
     async with httpx2.AsyncClient(transport=world, auth=auth, follow_redirects=True) as client:
@@ -89,7 +89,7 @@ async def test_a_service_that_redirects_in_circles_is_left(google, tokens):
 
 
 @pytest.mark.parametrize("location", ["https://evil.dev/take", "/take"])
-async def test_clients_for_frameworks_follow_no_redirect_with_a_token(google, source, location):
+async def test_clients_for_frameworks_do_not_follow_redirects_with_a_token(google, source, location):
     world = World(google, 307, location)
     clients = HttpClients(CalledServer(url=f"{AUDIENCE}/mcp", audience=AUDIENCE), identity=source, pool=world)
     async with clients() as client:
@@ -99,7 +99,7 @@ async def test_clients_for_frameworks_follow_no_redirect_with_a_token(google, so
     assert not [url for url in world.token_urls() if not url.startswith(AUDIENCE)]
 
 
-async def test_the_token_is_not_shown_by_what_shows_a_request(google, tokens):
+async def test_printing_a_request_does_not_show_the_token(google, tokens):
     world = World(google, 307, "/mcp/")
     async with httpx2.AsyncClient(transport=world, auth=IdTokenAuth(AUDIENCE, tokens=tokens)) as client:
         answer = await client.post(f"{AUDIENCE}/mcp", content=b"{}")
@@ -109,7 +109,7 @@ async def test_the_token_is_not_shown_by_what_shows_a_request(google, tokens):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_token_endpoint_that_redirects_takes_no_login_to_another_host(login_file, status):
+def test_no_credential_is_sent_after_a_redirect_by_a_token_endpoint(login_file, status):
     requests = []
 
     def answer(request):

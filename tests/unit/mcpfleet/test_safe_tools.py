@@ -42,7 +42,7 @@ TOOLS = st.lists(
 
 @settings(derandomize=True, max_examples=300)
 @given(TOOLS)
-def test_whatever_a_server_lists_only_what_says_with_a_boolean_that_it_only_reads_is_called(tools):
+def test_only_tools_with_a_boolean_read_only_hint_are_called(tools):
     result = find_safe_tool(tools)
     if result is not None:
         (annotations,) = (tool["annotations"] for tool in tools if tool["name"] == result[0])
@@ -55,7 +55,7 @@ def test_whatever_a_server_lists_only_what_says_with_a_boolean_that_it_only_read
 @example({"properties": ["a"], "required": ["a"]})
 @example({"properties": {}, "required": 5})
 @example({"properties": {}, "required": [["a"]]})
-def test_no_schema_makes_the_choice_of_arguments_raise(schema):
+def test_no_schema_makes_the_selection_of_arguments_raise(schema):
     result = schema_arguments(schema)
     assert result is None or isinstance(result, dict)
 
@@ -77,7 +77,7 @@ ARGUMENTS = st.dictionaries(
 
 @settings(derandomize=True, max_examples=300)
 @given(ARGUMENTS, st.data())
-def test_every_argument_is_one_that_the_schema_gives(properties, data):
+def test_every_argument_comes_from_the_schema(properties, data):
     names = data.draw(st.lists(st.sampled_from([*properties, "unknown"]), unique=True))
     result = schema_arguments({"type": "object", "properties": properties, "required": names})
     given_for = {name: one.keys() & {"const", "default", "enum", "examples"} for name, one in properties.items()}
@@ -85,7 +85,7 @@ def test_every_argument_is_one_that_the_schema_gives(properties, data):
     assert set((result or {}).values()) <= {"const", "default", "enum", "example"}
 
 
-def test_arguments_are_valid_where_what_the_schema_gives_is():
+def test_arguments_are_valid_if_the_schemas_examples_are():
     properties = {
         "unit": {"enum": ["m", "km"]},
         "value": {"type": "number", "examples": [1.5]},
@@ -98,7 +98,7 @@ def test_arguments_are_valid_where_what_the_schema_gives_is():
 
 
 @pytest.mark.parametrize("keywords", [{"anyOf": [{"required": ["a"]}]}, {"minProperties": 1}, {"$ref": "#/$defs/x"}])
-def test_a_schema_with_conditions_between_arguments_gives_none(keywords):
+def test_a_schema_with_conditions_between_arguments_yields_no_arguments(keywords):
     assert schema_arguments({"type": "object", **keywords}) is None
 
 
@@ -125,7 +125,7 @@ READS = {"readOnlyHint": True}
         ([], None),
     ],
 )
-def test_a_tool_that_does_not_say_that_it_only_reads_is_never_called(tools, chosen):
+def test_a_tool_without_a_read_only_hint_is_never_called(tools, chosen):
     result = find_safe_tool(tools)
     assert (result and result[0]) == chosen
 
@@ -134,5 +134,5 @@ def test_a_tool_that_does_not_say_that_it_only_reads_is_never_called(tools, chos
     ("hints", "twice"),
     [(None, False), ({}, False), (READS, True), ({"idempotentHint": True}, True), ({"idempotentHint": "true"}, False)],
 )
-def test_a_tool_may_be_called_twice_only_if_it_says_so(hints, twice):
+def test_a_tool_may_be_called_twice_only_with_an_idempotent_hint(hints, twice):
     assert is_repeatable(tool("x", hints)) is twice

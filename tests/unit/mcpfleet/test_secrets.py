@@ -63,21 +63,21 @@ def store(google, name="key", value=VALUE, environ=None):
     )
 
 
-def test_a_value_becomes_the_newest_version_of_a_secret_that_is_there():
+def test_a_value_becomes_the_newest_version_of_an_existing_secret():
     google = Google(["key"])
     assert [store(google).number, store(google, value="second").number] == ["1", "2"]
     assert google.secrets["key"] == [VALUE.encode(), b"second"]
     assert not any("secretId" in url for url in google.urls), "a right to create is not needed"
 
 
-def test_a_secret_that_is_not_there_is_created_with_the_fleets_labels():
+def test_a_missing_secret_is_created_with_the_fleets_labels():
     google = Google()
     version = store(google)
     assert (version.number, version.is_new_secret, version.enabled_api) == ("1", True, False)
     assert google.secrets == {"key": [VALUE.encode()]}
 
 
-def test_a_secret_that_somebody_else_creates_meanwhile_gets_the_value():
+def test_a_secret_that_is_created_meanwhile_gets_the_value():
     google = Google()
 
     def create(method, url, body=None):
@@ -128,7 +128,7 @@ def test_a_refusal_is_one_message_with_the_least_role_and_without_the_value(part
     assert base64.b64encode(VALUE.encode()).decode() not in text
 
 
-def test_without_the_right_to_enable_the_api_the_command_for_it_is_named():
+def test_without_permission_to_enable_the_api_the_command_is_named():
     google = Google(enabled=False)
     google.refusals[":enable"] = (403, {"error": {"message": "denied"}})
     with pytest.raises(McpfleetError, match=r"gcloud services enable secretmanager\.googleapis\.com --project=acme"):
@@ -136,7 +136,7 @@ def test_without_the_right_to_enable_the_api_the_command_for_it_is_named():
 
 
 @given(st.binary(min_size=1, max_size=200))
-def test_a_value_is_stored_byte_by_byte_but_for_one_newline_behind_a_single_line(data):
+def test_a_value_is_stored_unchanged_except_for_one_final_newline(data):
     value = read_value(io.BytesIO(data), is_raw=True)
     assert value.data == data
     if not data.strip(b"\r\n"):
@@ -177,14 +177,14 @@ def test_an_empty_or_too_large_value_is_refused(data):
 
 
 @given(st.from_regex(r"[A-Za-z0-9_-]{1,255}", fullmatch=True), st.binary(min_size=1, max_size=20))
-def test_the_line_for_the_fleet_is_yaml_that_names_the_secret_and_its_version(name, data):
+def test_the_printed_line_is_yaml_with_the_secret_and_its_version(name, data):
     (keys,) = yaml.safe_load(fleet_line(name, "3", SecretValue(data))).values()
     ((key, secret),) = keys.items()
     assert secret == {"secret": name, "version": "3"}
     assert re.fullmatch(r"[A-Z_][A-Z0-9_]*" if SecretValue(data).is_text else r"/secrets/[\w-]+", str(key))
 
 
-def test_a_stack_of_the_local_cloud_never_goes_to_google_nor_the_other_way_round(tmp_path):
+def test_a_local_stack_uses_only_the_local_cloud_and_others_only_google(tmp_path):
     local = SecretLocation("acme", "mcpfleet.test")
     variables = {"GOOGLE_APPLICATION_CREDENTIALS": "/k.json", "GOOGLE_SECRET_MANAGER_CUSTOM_ENDPOINT": "http://[::1]/"}
     cloud = SimpleNamespace(name="mcpfleet.test", load=lambda: lambda root, stack: variables)
@@ -204,12 +204,12 @@ def test_a_stack_of_the_local_cloud_never_goes_to_google_nor_the_other_way_round
     ("stack", "project", "message"),
     [(None, None, "--stack STACK"), (None, "a/b", "not the id of a project"), ("dev", "a/../b", "not the id")],
 )
-def test_a_project_that_is_none_is_refused(tmp_path, stack, project, message):
+def test_an_invalid_project_is_refused(tmp_path, stack, project, message):
     with pytest.raises(UsageError, match=message):
         secret_manager.find_location(tmp_path, stack, project)
 
 
-def test_a_value_typed_twice_in_two_ways_is_refused():
+def test_two_different_typed_values_are_refused():
     answers = iter(["one", "two"])
     with pytest.raises(UsageError, match="differ"):
         secret_manager.ask_value("key", lambda _: next(answers))
@@ -244,7 +244,7 @@ def run(monkeypatch, tmp_path, capsys):
     return run
 
 
-def test_the_command_prints_the_version_and_the_line_for_the_fleet_and_never_the_value(run):
+def test_the_command_prints_the_version_and_the_line_and_never_the_value(run):
     google = Google()
     code, printed = run("weather-key", "--stack", "dev", google=google)
     assert code == 0, printed
@@ -255,7 +255,7 @@ def test_the_command_prints_the_version_and_the_line_for_the_fleet_and_never_the
     assert google.secrets == {"weather-key": [VALUE.encode()]}
 
 
-def test_on_a_terminal_the_value_is_asked_for_without_echo(run):
+def test_on_a_terminal_the_value_is_read_without_echo(run):
     google = Google()
     code, printed = run("weather-key", "-s", "dev", google=google, answer="typed")
     assert code == 0, printed
@@ -279,7 +279,7 @@ def test_a_value_among_the_arguments_is_refused_and_not_printed(run, words):
     assert google.urls == []
 
 
-def test_where_nothing_reads_fleets_a_stack_is_refused_and_a_project_is_enough(run, monkeypatch):
+def test_without_the_fleet_package_a_stack_is_refused_and_a_project_accepted(run, monkeypatch):
     monkeypatch.setattr(projects, "find_projects", lambda: None)
     monkeypatch.setattr(secret_manager, "find_projects", lambda: None)
     code, printed = run("key", "-s", "dev")

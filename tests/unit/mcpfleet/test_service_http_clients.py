@@ -102,7 +102,7 @@ async def world(clock):
         yield world
 
 
-async def test_a_session_outlives_its_token(world, clock):
+async def test_a_session_continues_after_its_token_expires(world, clock):
     assert await world.add() == {"result": 3}
     clock.advance(3600)
     assert await world.add() == {"result": 3}
@@ -129,7 +129,7 @@ async def test_in_a_mesh_no_token_is_fetched_or_sent(clock):
     assert "add-iam-policy-binding mcp-a --region=REGION" in response.json()["error"]["message"]
 
 
-async def test_a_token_that_is_refused_on_the_way_is_replaced_and_the_call_goes_again(world, clock):
+async def test_a_refused_token_is_replaced_and_the_call_is_repeated(world, clock):
     clock.advance(100)
     world.front_end.answers = [httpx2.Response(401, headers=EXPIRED)]
     assert await world.add() == {"result": 3}
@@ -145,7 +145,7 @@ async def test_a_token_that_is_refused_on_the_way_is_replaced_and_the_call_goes_
         (503, "unknown", "The server may have handled the request."),
     ],
 )
-async def test_a_refusal_is_an_error_of_the_call_in_words_and_the_session_goes_on(world, status, outcome, response):
+async def test_a_refusal_is_an_error_of_the_call_and_the_session_continues(world, status, outcome, response):
     world.front_end.answers, world.front_end.on = [httpx2.Response(status, headers=HTML)], b"tools/call"
     with pytest.raises(MCPError) as raised:
         await world.add()
@@ -161,7 +161,7 @@ async def test_a_refusal_is_an_error_of_the_call_in_words_and_the_session_goes_o
         (403, f"--service=mcp-a --region=europe-west1 --member={ME} --role=roles/iap.httpsResourceAccessor"),
     ],
 )
-async def test_a_refusal_by_iap_is_told_as_iaps(world, status, response):
+async def test_a_refusal_by_iap_is_reported_as_iaps(world, status, response):
     iaps = httpx2.Response(status, headers={**HTML, "x-goog-iap-generated-response": "true"})
     world.front_end.answers, world.front_end.on = [iaps], b"tools/call"
     with pytest.raises(MCPError) as raised:
@@ -170,7 +170,7 @@ async def test_a_refusal_by_iap_is_told_as_iaps(world, status, response):
     assert "run.invoker" not in raised.value.error.message
 
 
-async def test_behind_iap_the_token_is_in_authorization(clock):
+async def test_with_iap_the_token_is_in_authorization(clock):
     requests = []
 
     class Iap(httpx2.AsyncBaseTransport):
@@ -193,7 +193,7 @@ async def test_behind_iap_the_token_is_in_authorization(clock):
         (httpx2.ReadTimeout(""), "unknown", "did not respond in time"),
     ],
 )
-async def test_a_call_that_broke_off_is_not_sent_again_and_the_session_goes_on(world, error, outcome, response):
+async def test_an_interrupted_call_is_not_repeated_and_the_session_continues(world, error, outcome, response):
     world.front_end.answers, world.front_end.on = [error], b"tools/call"
     with pytest.raises(MCPError) as raised:
         await world.add()
@@ -206,7 +206,7 @@ async def test_a_call_that_broke_off_is_not_sent_again_and_the_session_goes_on(w
 @pytest.mark.parametrize(
     "response", [{"ok": True}, [], {"jsonrpc": "2.0", "method": "x"}, {"jsonrpc": "2.0", "id": 99}]
 )
-async def test_json_that_answers_no_request_is_an_error_of_the_call_and_not_waited_on(world, response):
+async def test_a_json_response_without_the_answer_is_an_error_at_once(world, response):
     world.front_end.answers, world.front_end.on = [httpx2.Response(200, json=response)], b"tools/call"
     with pytest.raises(MCPError) as raised:
         await world.add()
@@ -217,7 +217,7 @@ async def test_json_that_answers_no_request_is_an_error_of_the_call_and_not_wait
     assert await world.add() == {"result": 3}
 
 
-async def test_an_error_without_the_requests_id_reaches_whoever_asked(world):
+async def test_an_error_without_the_requests_id_reaches_the_caller(world):
     response = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "no such customer"}}
     world.front_end.answers, world.front_end.on = [httpx2.Response(200, json=response)], b"tools/call"
     with pytest.raises(MCPError, match="no such customer"):
@@ -225,7 +225,7 @@ async def test_an_error_without_the_requests_id_reaches_whoever_asked(world):
     assert await world.add() == {"result": 3}
 
 
-async def test_an_answer_that_is_too_long_is_an_error_of_the_call_and_the_session_goes_on(world, monkeypatch):
+async def test_a_response_over_the_limit_is_an_error_of_the_call_and_the_session_continues(world, monkeypatch):
     monkeypatch.setenv("MCPFLEET_MAX_ANSWER", "2048")
     long = httpx2.Response(200, headers={"content-type": "application/json"}, stream=httpx2.ByteStream(b" " * 4096))
     async with world.http() as http:
@@ -247,7 +247,7 @@ ANSWERS = st.dictionaries(st.sampled_from(["jsonrpc", "id", "result", "error", "
     | (ANSWERS | st.lists(ANSWERS, max_size=2) | IDS).map(lambda one: json.dumps(one).encode()),
     request_id=st.integers() | st.text(),
 )
-async def test_whatever_json_comes_a_request_gets_one_answer_of_its_own(body, request_id):
+async def test_a_request_gets_one_answer_of_its_own_for_any_json(body, request_id):
     headers = {"content-type": "application/json", "mcp-session-id": "s"}
     transport = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=headers, content=body))
     async with HttpClients(CalledServer(url="http://localhost:1/mcp"), pool=transport)() as client:
@@ -259,14 +259,14 @@ async def test_whatever_json_comes_a_request_gets_one_answer_of_its_own(body, re
     assert isinstance(reply.get("result"), dict) != isinstance(reply.get("error"), dict)
 
 
-async def test_a_cold_start_and_a_full_house_are_waited_for(world):
+async def test_cold_starts_and_full_instances_are_retried(world):
     full = httpx2.Response(429, headers={"content-type": "text/plain", "retry-after": "3"}, text="Rate exceeded.")
     world.front_end.answers, world.front_end.on = [httpx2.ConnectError("refused"), full], b"tools/call"
     assert await world.add() == {"result": 3}
     assert world.slept == [0.25, 3.0]
 
 
-async def test_a_429_of_the_servers_own_is_no_word_of_cloud_runs_and_the_call_is_not_made_again(world):
+async def test_a_429_from_the_server_itself_is_not_retried(world):
     full = httpx2.Response(429, headers={"content-type": "application/json"}, json={"error": "no more orders"})
     world.front_end.answers, world.front_end.on = [full], b"tools/call"
     with pytest.raises(MCPError):
@@ -275,7 +275,7 @@ async def test_a_429_of_the_servers_own_is_no_word_of_cloud_runs_and_the_call_is
 
 
 @pytest.mark.parametrize(("connect", "longest"), [(None, 10), (60, 10), (3, 3)])
-async def test_patience_has_an_end(clock, connect, longest):
+async def test_retries_end_after_a_time_limit(clock, connect, longest):
     class Refusing(httpx2.AsyncBaseTransport):
         async def handle_async_request(self, request):
             raise httpx2.ConnectError("refused")
@@ -290,7 +290,7 @@ async def test_patience_has_an_end(clock, connect, longest):
     assert clock() - started_at <= longest
 
 
-async def test_a_metadata_server_that_is_away_is_said_in_its_own_words(world, clock):
+async def test_an_unreachable_metadata_server_is_reported_as_such(world, clock):
     clock.advance(3600)
     world.account.error = TokenEndpointUnavailableError("No token from the metadata server.")
     with pytest.raises(MCPError, match="No token from the metadata server"):
@@ -299,7 +299,7 @@ async def test_a_metadata_server_that_is_away_is_said_in_its_own_words(world, cl
     assert await world.add() == {"result": 3}
 
 
-async def test_a_call_belongs_to_the_trace_that_is_current_where_it_is_made(world):
+async def test_a_call_has_the_callers_current_trace(world):
     parents = [f"00-{number:032x}-00000000000000aa-01" for number in (1, 2)]
     for parent in parents:
         token = context.attach(propagate.extract({"traceparent": parent, "tracestate": "x=1"}))
@@ -311,7 +311,7 @@ async def test_a_call_belongs_to_the_trace_that_is_current_where_it_is_made(worl
     assert {request.headers["tracestate"] for request in calls} == {"x=1"}
 
 
-async def test_a_server_without_an_audience_is_sent_no_token():
+async def test_a_server_without_an_audience_gets_no_token():
     requests = []
 
     async def app(scope, receive, send):
@@ -334,7 +334,7 @@ async def test_a_server_without_an_audience_is_sent_no_token():
         st.binary(max_size=60), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps)
     )
 )
-async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
+async def test_a_refusal_of_a_notification_is_unchanged(body):
     class Refusing(httpx2.AsyncBaseTransport):
         async def handle_async_request(self, request):
             return httpx2.Response(403, headers=HTML, content=b"<html>")
@@ -360,13 +360,13 @@ async def test_a_refusal_of_what_asks_nothing_is_left_as_it_is(body):
         ),
     ],
 )
-def test_a_mistake_in_the_variable_is_named_by_its_path(text, response):
+def test_an_invalid_value_of_the_variable_is_named_by_its_path(text, response):
     with pytest.raises(UsageError) as raised:
         servers_of(text)
     assert response in str(raised.value)
 
 
-def test_the_variable_of_the_fleet_is_read():
+def test_the_fleets_variable_is_read():
     text = json.dumps({"a": {"url": URL, "audience": AUDIENCE}, "near": {"url": "http://localhost:8081/mcp"}})
     assert servers_of(text) == {
         "a": CalledServer(url=URL, audience=AUDIENCE),

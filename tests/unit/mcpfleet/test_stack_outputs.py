@@ -31,7 +31,7 @@ def never(command, folder):
     raise AssertionError(f"ran {command}")
 
 
-def test_a_file_of_outputs_names_the_servers(outputs):
+def test_servers_are_read_from_a_file_of_outputs(outputs):
     deployed = stack.read_stack(outputs, run=never)
     assert list(deployed.servers) == ["echo", "time"]
     echo = deployed.servers["echo"]
@@ -41,13 +41,13 @@ def test_a_file_of_outputs_names_the_servers(outputs):
     assert deployed.credentials is None
 
 
-def test_a_state_of_the_file_backend_does_as_well(tmp_path):
+def test_servers_are_read_from_a_state_file(tmp_path):
     file = tmp_path / "dev.json"
     file.write_text(json.dumps(state(OUTPUTS)))
     assert list(stack.read_stack(file, run=never).servers) == ["echo", "time"]
 
 
-def test_a_checkouts_local_cloud_is_found_from_anywhere_in_it_with_its_invokers_credentials(tmp_path):
+def test_a_local_cloud_is_found_from_any_folder_of_its_checkout(tmp_path):
     file = tmp_path / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / "mcpfleet" / "local.json"
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(state(OUTPUTS)))
@@ -66,7 +66,7 @@ def test_a_checkouts_local_cloud_is_found_from_anywhere_in_it_with_its_invokers_
     assert commands == [["pulumi", "stack", "output", "--json", "--non-interactive", "--stack", "dev"]]
 
 
-def test_otherwise_the_pulumi_cli_is_asked_in_the_folder(tmp_path):
+def test_other_stacks_are_read_by_the_pulumi_cli(tmp_path):
     commands = []
 
     def run(command, folder):
@@ -99,14 +99,14 @@ def hangs(command, folder):
         ),
     ],
 )
-def test_a_stack_that_cannot_be_read_is_one_message_with_a_way_out(tmp_path, run, message):
+def test_an_unreadable_stack_is_one_message_with_the_next_step(tmp_path, run, message):
     with pytest.raises(McpfleetError, match=message) as raised:
         stack.read_stack(folder=tmp_path, run=run)
     assert any(word in str(raised.value) for word in ("--outputs", "pulumi up", "not a JSON object"))
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
-def test_no_file_brings_anything_but_a_message(tmp_path_factory, deployed):
+def test_any_invalid_file_is_one_message(tmp_path_factory, deployed):
     file = tmp_path_factory.mktemp("any") / "outputs.json"
     for content in (
         deployed,
@@ -136,7 +136,7 @@ def after_a_failed_up(outputs):
     return deployed
 
 
-def test_a_server_whose_deployment_failed_is_named_with_the_reason(tmp_path):
+def test_a_server_whose_deployment_failed_is_reported_with_the_reason(tmp_path):
     file = tmp_path / "dev.json"
     file.write_text(json.dumps(after_a_failed_up({"servers": {"echo": ECHO}})))
     deployed = stack.read_stack(file, run=never)
@@ -156,7 +156,7 @@ def test_a_server_whose_deployment_failed_is_named_with_the_reason(tmp_path):
             choose(["nosuch"])
 
 
-def test_a_first_deployment_that_failed_is_told_with_what_is_there(tmp_path):
+def test_a_failed_first_deployment_is_reported_with_the_existing_services(tmp_path):
     file = tmp_path / "dev.json"
     file.write_text(json.dumps(after_a_failed_up({})))
     with pytest.raises(McpfleetError) as raised:
@@ -174,7 +174,7 @@ RESOURCE = st.dictionaries(
 
 
 @given(st.lists(RESOURCE | st.none(), max_size=5))
-def test_no_resource_of_a_state_brings_anything_but_a_message(tmp_path_factory, resources):
+def test_any_invalid_resource_of_a_state_is_one_message(tmp_path_factory, resources):
     file = tmp_path_factory.mktemp("any") / "dev.json"
     for outputs in ({}, OUTPUTS):
         deployed = state(outputs)
@@ -186,20 +186,20 @@ def test_no_resource_of_a_state_brings_anything_but_a_message(tmp_path_factory, 
             assert not outputs
 
 
-def test_a_server_that_is_not_there_is_answered_with_those_that_are(outputs):
+def test_an_unknown_server_is_an_error_with_the_known_ones(outputs):
     with pytest.raises(UsageError, match="there are: echo, time"):
         stack.read_stack(outputs).select_servers(["ecco"])
     with pytest.raises(UsageError, match=r"Name a server: .* has echo, time"):
         options.select_server(stack.read_stack(outputs), None, None, None)
 
 
-def test_a_url_alone_is_a_server_too():
+def test_a_url_is_accepted_as_a_server():
     deployed = options.find_stack("https://mcp-echo-1.europe-west1.run.app/mcp", "https://a.dev", None, None, None)
     server = options.select_server(deployed, None, "https://…", None)
     assert (server.name, server.audience) == ("mcp-echo", "https://a.dev")
 
 
-def test_who_calls_is_what_the_options_say_and_never_two(tmp_path):
+def test_the_options_choose_exactly_one_identity(tmp_path):
     nobody = stack.Stack("here", {})
     assert isinstance(options.find_source(nobody, token_file=tmp_path / "t"), TokenFile)
     assert isinstance(options.find_source(nobody, impersonate="a@b.iam.gserviceaccount.com"), Impersonation)

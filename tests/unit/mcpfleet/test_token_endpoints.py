@@ -56,7 +56,7 @@ def bounded(monkeypatch):
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
 @pytest.mark.parametrize("status", [200, 400, 404])
-def test_an_answer_that_does_not_end_is_left_by_one_line_that_names_the_bound(login_file, status, kind):
+def test_an_endless_response_is_a_one_line_error_with_the_limit(login_file, status, kind):
     body = Pieces(itertools.repeat(b"x" * 1022 + b"\n\n"))
     with pytest.raises(TokenEndpointUnavailableError, match=rf"larger than {LIMIT} bytes.*MCPFLEET_MAX_ANSWER") as no:
         source_from_file(login_file(), answering(body, status, **{"content-type": kind})).fetch(AUDIENCE)
@@ -66,7 +66,7 @@ def test_an_answer_that_does_not_end_is_left_by_one_line_that_names_the_bound(lo
 
 @pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("packed", ["gzip", "deflate", "br", "zstd", "gzip, identity", "GZIP"])
-def test_a_compressed_answer_is_not_unpacked(login_file, packed):
+def test_a_compressed_response_is_not_decompressed(login_file, packed):
     bomb = Pieces([gzip.compress(b" " * LIMIT * 1000)])
     with pytest.raises(TokenEndpointUnavailableError, match="compressed"):
         source_from_file(login_file(), answering(bomb, **{"content-encoding": packed})).fetch(AUDIENCE)
@@ -74,13 +74,13 @@ def test_a_compressed_answer_is_not_unpacked(login_file, packed):
 
 
 @pytest.mark.usefixtures("bounded")
-def test_an_answer_that_is_never_whole_is_left_in_the_time_that_it_has(login_file):
+def test_an_incomplete_response_is_an_error_after_the_timeout(login_file):
     with pytest.raises(TokenEndpointUnavailableError, match=r"not complete after 0\.01 s"):
         source_from_file(login_file(), answering(Slow())).fetch(AUDIENCE)
 
 
 @pytest.mark.usefixtures("bounded")
-def test_an_account_is_impersonated_within_the_same_bounds(login_file):
+def test_impersonation_has_the_same_limits(login_file):
     tokens = {"access_token": "ya29.s", "expires_in": 3599}
     body = Pieces(itertools.repeat(b"x" * 1024))
 
@@ -96,12 +96,12 @@ def test_an_account_is_impersonated_within_the_same_bounds(login_file):
 
 
 @pytest.mark.parametrize("status", [200, 400])
-def test_an_answer_that_is_no_text_is_said_so(login_file, status):
+def test_a_response_that_is_no_text_is_reported(login_file, status):
     with pytest.raises(TokenEndpointUnavailableError, match="not text"):
         source_from_file(login_file(), answering(Pieces([b"\xff\xfe"]), status)).fetch(AUDIENCE)
 
 
-def test_a_token_is_fetched_where_an_event_loop_runs_already(google, login_file):
+def test_a_token_is_fetched_while_an_event_loop_runs(google, login_file):
     body = {"access_token": "ya29.x", "expires_in": 10, "id_token": google.mint(AUDIENCE)}
 
     async def within():
@@ -110,7 +110,7 @@ def test_a_token_is_fetched_where_an_event_loop_runs_already(google, login_file)
     assert asyncio.run(within()).audience == AUDIENCE
 
 
-def test_what_an_endpoint_says_is_shown_inert_and_in_brief(google, google_answer, login_file):
+def test_an_endpoints_error_is_shown_inert_and_shortened(google, google_answer, login_file):
     google.answer = lambda: google_answer(400, {"error": "\x1b[2J✓ all checks passed" + "x" * 100_000})
     with pytest.raises(AuthError) as no:
         source_from_file(login_file(), google).fetch(AUDIENCE)
@@ -161,9 +161,7 @@ def fetched(source):
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(body=BODIES, status=st.sampled_from([200, 200, 200, 201, 302, 400, 403, 404]), content=st.sampled_from(KINDS))
-def test_whatever_is_answered_there_is_a_token_or_one_line(
-    monkeypatch, login_file, key_file, kind, body, status, content
-):
+def test_any_response_is_a_token_or_a_one_line_error(monkeypatch, login_file, key_file, kind, body, status, content):
     monkeypatch.setattr("time.sleep", lambda _seconds: None)  # google-auth's pauses between its attempts
     request = answering(Pieces([body]), status, **{"content-type": content})
     match kind:
@@ -187,7 +185,7 @@ def test_whatever_is_answered_there_is_a_token_or_one_line(
     expires_at=st.integers(0, 200),
     put=st.sampled_from(["", "\n", "\r\n", " ", "\x00", "é", "\u2028"]),
 )
-def test_a_token_is_three_words_that_a_header_can_carry_and_says_when_it_ends(claims, expires_at, put):
+def test_a_token_has_three_parts_valid_characters_and_an_expiry(claims, expires_at, put):
     text = jwt_of(claims)
     text = text[:expires_at] + put + text[expires_at:]
     try:

@@ -30,7 +30,7 @@ BOT = "bot@acme.iam.gserviceaccount.com"
 LOOPBACK = "http://127.0.0.1:8470/oauth2/token"
 
 
-def test_a_service_account_gets_a_token_for_the_audience_it_asks_for(google, key_file):
+def test_a_service_account_gets_a_token_for_the_requested_audience(google, key_file):
     token = source_from_file(key_file(), google).fetch(AUDIENCE)
     assert google.verify(f"Bearer {token.value}", AUDIENCE)["email"] == "deployer@acme.iam.gserviceaccount.com"
     assert token.member == "serviceAccount:deployer@acme.iam.gserviceaccount.com"
@@ -39,56 +39,56 @@ def test_a_service_account_gets_a_token_for_the_audience_it_asks_for(google, key
 
 
 @pytest.mark.parametrize("universe", ["googleapis.com", "mcpfleet.test"])
-def test_a_key_files_own_token_uri_is_asked_in_any_universe(google, key_file, universe):
+def test_a_key_files_token_uri_is_used_in_any_universe(google, key_file, universe):
     source_from_file(key_file(token_uri=LOOPBACK, universe_domain=universe), google).fetch(AUDIENCE)
     assert google.asked == [LOOPBACK]
 
 
 @pytest.mark.parametrize("token_uri", ["https://oauth2.googleapis.com/token", "https://oauth2.other.test/token"])
-def test_a_key_of_another_universe_asks_that_universes_iam(google, key_file, token_uri):
+def test_a_key_of_another_universe_uses_that_universes_iam(google, key_file, token_uri):
     source = source_from_file(key_file(universe_domain="other.test", token_uri=token_uri), google)
     token = source.fetch(AUDIENCE)
     assert token.audience == AUDIENCE
     assert google.asked[0].startswith("https://iamcredentials.other.test/v1/")
 
 
-def test_a_persons_token_is_for_their_oauth_client_as_gclouds_is(google, login_file):
+def test_a_users_token_is_for_their_oauth_client_as_with_gcloud(google, login_file):
     token = source_from_file(login_file(token_uri=LOOPBACK), google).fetch(AUDIENCE)
     assert token.audience == "764086051850.apps.example"
     assert token.member == "user:ada@acme.dev"
     assert google.asked == [LOOPBACK]
 
 
-def test_a_persons_login_asks_google_when_the_file_names_no_endpoint(google, login_file):
+def test_a_users_login_without_an_endpoint_uses_googles(google, login_file):
     source_from_file(login_file(), google).fetch(AUDIENCE)
     assert google.asked == ["https://oauth2.googleapis.com/token"]
 
 
-def test_a_login_without_the_openid_scope_is_told_how_to_get_it(google, google_answer, login_file):
+def test_a_login_without_the_openid_scope_is_an_error_with_the_command(google, google_answer, login_file):
     google.answer = lambda: google_answer(200, {"access_token": "ya29.x", "expires_in": 10})
     with pytest.raises(CredentialsRefusedError, match=r"openid.*gcloud auth application-default login"):
         source_from_file(login_file(), google).fetch(AUDIENCE)
 
 
-def test_a_revoked_login_is_told_to_log_in_again(google, google_answer, login_file):
+def test_a_revoked_login_is_an_error_that_says_to_log_in_again(google, google_answer, login_file):
     google.answer = lambda: google_answer(400, {"error": "invalid_grant", "error_description": "Token revoked."})
     with pytest.raises(CredentialsRefusedError, match=r"invalid_grant: Token revoked.*application-default login"):
         source_from_file(login_file(), google).fetch(AUDIENCE)
 
 
-def test_a_login_that_is_not_googles_is_not_sent_to_google(google, google_answer, login_file):
+def test_a_login_of_another_issuer_is_not_sent_to_google(google, google_answer, login_file):
     google.answer = lambda: google_answer(400, {"error": "invalid_grant", "error_description": "Token revoked."})
     with pytest.raises(CredentialsRefusedError, match=r"have 127\.0\.0\.1, which gave it, write .*login\.json anew"):
         source_from_file(login_file(token_uri=LOOPBACK), google).fetch(AUDIENCE)
 
 
-def test_a_disabled_key_is_named_in_the_refusal(google, google_answer, key_file):
+def test_a_disabled_key_is_named_in_the_error(google, google_answer, key_file):
     google.answer = lambda: google_answer(400, {"error": "invalid_grant", "error_description": "Invalid JWT"})
     with pytest.raises(CredentialsRefusedError, match=r"key\.json was refused: invalid_grant.*key is enabled"):
         source_from_file(key_file(), google).fetch(AUDIENCE)
 
 
-def test_a_token_endpoint_that_does_not_answer_is_no_refusal(google, key_file):
+def test_an_unreachable_token_endpoint_is_not_reported_as_a_refusal(google, key_file):
     def down():
         raise exceptions.TransportError("HTTPConnectionPool(...)") from ConnectionRefusedError(
             111, "Connection refused"
@@ -99,12 +99,12 @@ def test_a_token_endpoint_that_does_not_answer_is_no_refusal(google, key_file):
         source_from_file(key_file(), google).fetch(AUDIENCE)
 
 
-def test_a_key_that_is_no_key_is_a_mistake_in_the_file(google, key_file):
+def test_an_invalid_private_key_is_an_error_about_the_file(google, key_file):
     with pytest.raises(CredentialsFileError, match=r"key\.json is not valid"):
         source_from_file(key_file(private_key="nonsense"), google).fetch(AUDIENCE)
 
 
-def test_a_federated_identity_is_told_it_has_no_id_tokens(tmp_path):
+def test_a_federated_identity_is_an_error_because_it_has_no_id_tokens(tmp_path):
     path = tmp_path / "federated.json"
     path.write_text(json.dumps({"type": "external_account"}))
     with pytest.raises(UnsupportedCredentialsError, match=r"'external_account'.*no ID tokens.*impersonate"):
@@ -112,19 +112,19 @@ def test_a_federated_identity_is_told_it_has_no_id_tokens(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "not json", "\udcff", "[" * 100_000], ids=range(5))
-def test_a_file_that_is_no_credentials_file_is_one_message(tmp_path, content):
+def test_a_file_without_credentials_is_one_message(tmp_path, content):
     path = tmp_path / "odd.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(CredentialsFileError, match=r"odd\.json is not.*gcloud auth"):
         source_from_file(path)
 
 
-def test_a_login_with_a_field_missing_names_it(login_file):
+def test_a_missing_field_of_a_login_is_named(login_file):
     with pytest.raises(CredentialsFileError, match="has no refresh_token"):
         source_from_file(login_file(refresh_token=None))
 
 
-def test_the_environments_file_is_chosen_before_the_login(tmp_path, key_file, login_file):
+def test_the_file_named_by_the_environment_takes_precedence(tmp_path, key_file, login_file):
     login_file(tmp_path / ".config" / "gcloud" / "application_default_credentials.json")
     environ = {
         "HOME": str(tmp_path),
@@ -143,12 +143,12 @@ def test_the_environments_file_is_chosen_before_the_login(tmp_path, key_file, lo
         ({"USERPROFILE": "C:\\Users\\ada", "HOME": "/c/Users/ada"}, "C:\\Users\\ada\\AppData\\Roaming\\gcloud"),
     ],
 )
-def test_on_windows_the_login_is_where_gcloud_writes_it_there(environ, folder):
+def test_on_windows_the_login_is_read_from_gclouds_folder(environ, folder):
     assert _application_default_file(environ, "win32") == Path(folder, "application_default_credentials.json")
 
 
 @pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_files_that_windows_programs_write_are_read(tmp_path, google, login_file, coding):
+def test_files_with_windows_encodings_are_read(tmp_path, google, login_file, coding):
     login = login_file()
     login.write_bytes(login.read_text().encode(coding))
     assert source_from_file(login, google).fetch(AUDIENCE)
@@ -157,18 +157,18 @@ def test_files_that_windows_programs_write_are_read(tmp_path, google, login_file
     assert TokenFile(token).fetch(AUDIENCE)
 
 
-def test_gclouds_own_folder_variable_is_honoured(tmp_path, login_file):
+def test_gclouds_folder_variable_is_used(tmp_path, login_file):
     login_file(tmp_path / "elsewhere" / "application_default_credentials.json")
     source = default_source({"HOME": str(tmp_path), "CLOUDSDK_CONFIG": str(tmp_path / "elsewhere")})
     assert "elsewhere" in source.name
 
 
-def test_an_environment_that_names_a_missing_file_says_which_variable(tmp_path):
+def test_a_missing_credential_file_is_an_error_with_the_variable(tmp_path):
     with pytest.raises(CredentialsFileError, match=r"GOOGLE_APPLICATION_CREDENTIALS: .*gone\.json: No such file"):
         default_source({"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "gone.json")})
 
 
-def test_on_google_the_instances_account_is_used(google, tmp_path):
+def test_on_google_cloud_the_instances_account_is_used(google, tmp_path):
     google.on_google = True
     source = default_source({"HOME": str(tmp_path)}, google)
     token = source.fetch(AUDIENCE)
@@ -176,12 +176,12 @@ def test_on_google_the_instances_account_is_used(google, tmp_path):
     assert token.member == "serviceAccount:runtime@acme.iam.gserviceaccount.com"
 
 
-def test_a_machine_without_any_credentials_is_told_both_ways_out(google, tmp_path):
+def test_missing_credentials_are_an_error_with_both_ways_to_get_them(google, tmp_path):
     with pytest.raises(NoCredentialsError, match=r"application-default login.*GOOGLE_APPLICATION_CREDENTIALS"):
         default_source({"HOME": str(tmp_path)}, google)
 
 
-def test_the_default_is_looked_for_once_and_again_after_a_failure(source):
+def test_the_default_credentials_are_cached_and_retried_after_a_failure(source):
     looked = []
 
     def choose():
@@ -214,7 +214,7 @@ def test_a_token_file_is_read_again_each_time(google, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"), [("ya29.access", "an OAuth access token"), ("", "something else"), ("a.b.c", "something else")]
 )
-def test_what_is_not_an_id_token_is_refused_by_name(text, message):
+def test_a_token_of_another_kind_is_refused_with_its_kind(text, message):
     with pytest.raises(AuthError, match=rf"gave {message}, not an ID token.*print-identity-token") as caught:
         IdToken.parse(text, "The command")
     assert text == "" or text not in str(caught.value), "a credential must not be repeated in a message"
@@ -232,7 +232,7 @@ def test_a_token_command_runs_without_a_shell(google, monkeypatch):
     assert ran == [["print-token", "--for", "a b;c"]]
 
 
-def test_a_token_command_that_fails_is_quoted_with_its_last_line(monkeypatch):
+def test_a_failed_token_command_is_quoted_with_its_last_line(monkeypatch):
     monkeypatch.setattr(
         subprocess, "run", lambda argv, **_: subprocess.CompletedProcess(argv, 3, "", "Traceback\nnot logged in\n")
     )
@@ -240,7 +240,7 @@ def test_a_token_command_that_fails_is_quoted_with_its_last_line(monkeypatch):
         TokenCommand("print-token").fetch(AUDIENCE)
 
 
-def test_a_token_command_that_does_not_exist_is_one_message(monkeypatch):
+def test_a_missing_token_command_is_one_message(monkeypatch):
     def run(argv, **_):
         raise FileNotFoundError(2, "No such file or directory", argv[0])
 
@@ -250,7 +250,7 @@ def test_a_token_command_that_does_not_exist_is_one_message(monkeypatch):
 
 
 @pytest.mark.parametrize("command", ["", "  ", "'unclosed"])
-def test_a_token_command_that_is_none_is_refused_at_once(command):
+def test_an_invalid_token_command_is_refused_at_once(command):
     with pytest.raises(CredentialsFileError):
         TokenCommand(command)
 
@@ -272,24 +272,24 @@ def iam(google, google_answer):
     return request
 
 
-def test_a_service_account_is_called_as_by_whoever_may_impersonate_it(iam, login_file):
+def test_impersonation_returns_a_token_of_the_service_account(iam, login_file):
     token = Impersonation(BOT, login_file(), environ={}, request=iam).fetch(AUDIENCE)
     assert (token.member, token.audience) == (f"serviceAccount:{BOT}", AUDIENCE)
     assert any(f"/serviceAccounts/{BOT}:generateIdToken" in url for url in iam.asked)
 
 
-def test_without_a_right_to_impersonate_the_role_is_named(iam, google, login_file):
+def test_without_permission_to_impersonate_the_role_is_named(iam, google, login_file):
     google.answer = "denied"
     with pytest.raises(CredentialsRefusedError, match=r"roles/iam\.serviceAccountTokenCreator"):
         Impersonation(BOT, login_file(), environ={}, request=iam).fetch(AUDIENCE)
 
 
-def test_an_impersonation_takes_the_credentials_that_the_environment_names(tmp_path):
+def test_impersonation_uses_the_credentials_named_by_the_environment(tmp_path):
     environ = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "gone.json")}
     with pytest.raises(CredentialsFileError, match=r"gone\.json"):
         Impersonation(BOT, environ=environ).fetch("https://echo.run.app")
 
 
-def test_a_program_that_starts_without_an_identity_says_the_reason_when_it_is_asked():
+def test_a_missing_identity_is_reported_at_the_first_use():
     with pytest.raises(NoCredentialsError, match="log in"):
         UnusableSource(NoCredentialsError("log in")).fetch("https://echo.run.app")

@@ -21,7 +21,7 @@ def carried():
     return carrier
 
 
-def test_what_happens_within_belongs_to_the_requests_trace_and_what_comes_after_does_not():
+def test_the_requests_trace_applies_only_during_the_request():
     with traced({"traceparent": PARENT, "tracestate": "x=1", "baggage": "user=ada", "cookie": "no"}) as trace:
         assert carried() == {"traceparent": PARENT, "tracestate": "x=1", "baggage": "user=ada"}
         assert logs.current_trace() == trace
@@ -34,7 +34,7 @@ def test_what_happens_within_belongs_to_the_requests_trace_and_what_comes_after_
 
 
 @given(st.dictionaries(st.sampled_from(["traceparent", "x-cloud-trace-context"]), NEARLY | st.text(max_size=80)))
-def test_whatever_the_headers_say_there_is_a_trace_that_logs_and_calls_share(headers):
+def test_logs_and_calls_have_one_trace_for_any_headers(headers):
     with traced(headers) as trace:
         sent = carried()["traceparent"]
         assert SENT.fullmatch(sent)

@@ -146,7 +146,7 @@ def report(monkeypatch):
     return look
 
 
-def test_a_server_that_does_all_it_must_passes_every_check(report):
+def test_a_correct_server_passes_every_check(report):
     result = report()
     assert result.failed == []
     assert result.warned == []
@@ -156,13 +156,13 @@ def test_a_server_that_does_all_it_must_passes_every_check(report):
     assert result.median_ms > 0
 
 
-def test_a_tool_that_should_be_there_and_is_not_is_reported_with_those_that_are(report):
+def test_a_missing_tool_is_reported_with_the_existing_ones(report):
     result = report(options=CheckOptions(tools=["add", "subtract"]))
     message = "it does not list subtract; it lists add, echo, whoami, "
     assert [message in line for line in result.failed] == [True, True]
 
 
-def test_a_tool_is_called_with_the_arguments_that_were_asked_for_and_only_then(report):
+def test_a_tool_is_called_with_the_given_arguments_only_on_request(report):
     called = []
     server = MCPServer("counting")
 
@@ -179,7 +179,7 @@ def test_a_tool_is_called_with_the_arguments_that_were_asked_for_and_only_then(r
     assert [line.partition(": it has")[2] for line in failed] == [" no tool cuont; it lists count"] * 2
 
 
-def test_what_only_some_clients_stumble_over_is_a_warning(report):
+def test_a_problem_for_only_some_clients_is_a_warning(report):
     async def app(scope, receive, send):
         if scope["path"].endswith("/"):
             await send({"type": "http.response.start", "status": 307, "headers": [(b"location", b"http://x/mcp")]})
@@ -224,13 +224,13 @@ def answers(status, **headers):
         ("iap", answers(200), 3),
     ],
 )
-def test_a_server_with_another_kind_of_door_is_refused_in_its_own_way(kind, transport, failed):
+def test_each_access_mode_has_its_own_expected_refusal(kind, transport, failed):
     result = asyncio.run(check(of_access(kind), PEOPLE, ANY, transport))
     assert len(result.failed) == failed
     assert result.unasked[-1].startswith("its calls: not checked")
 
 
-def test_a_server_inside_its_network_is_not_there_from_outside_and_checked_as_any_other_from_inside():
+def test_an_internal_server_must_be_404_from_outside_and_is_checked_from_inside():
     internal_server = replace(SERVER, output={"access": "iam", "reached": "network"})
     result = asyncio.run(check(internal_server, PEOPLE, ANY, answers(404)))
     assert (result.passed, result.failed) == (["from outside its network: 404"], [])
@@ -252,7 +252,7 @@ def test_a_public_server_is_called_without_a_token():
     assert result.warned == ["it is public: anybody may call it (documentation)"]
 
 
-def test_who_is_no_invoker_is_told_whom_to_add(report):
+def test_a_caller_without_permission_is_told_which_invoker_to_add(report):
     result = report(denied=True)
     assert [("user:EMAIL" in line, "may not call" in line) for line in result.failed] == [(True, True)] * 2
 
@@ -269,16 +269,16 @@ def test_who_is_no_invoker_is_told_whom_to_add(report):
         *(({"not_invoker": status}, f"{STRANGER}: {POST} {status}") for status in (302, 401, 404, 429, 500, 503)),
     ],
 )
-def test_whoever_is_let_in_by_mistake_or_perhaps_is_reported_alone(report, wrong, line):
+def test_an_accepted_or_uncertain_unauthorized_caller_is_reported(report, wrong, line):
     assert report(**wrong).failed == [line]
 
 
 @pytest.mark.parametrize("status", [302, 307])
-def test_a_redirect_is_reported_with_where_it_leads(report, status):
+def test_a_redirect_is_reported_with_its_target(report, status):
     assert report(redirect=status).failed == [f"{text}: redirected: {status} to /elsewhere" for text in LISTED]
 
 
-def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(report):
+def test_a_server_without_the_newest_protocol_version_is_a_warning(report):
     result = report(refused_revision="2026-07-28", refusal=TOO_NEW)
     assert result.failed == []
     assert "it does not speak 2026-07-28; clients fall back to the revision before" in result.warned
@@ -293,13 +293,13 @@ def test_a_server_that_is_older_than_the_new_revision_and_says_so_is_a_warning(r
         b'{"detail":"mcp-session-id required"}',
     ],
 )
-def test_in_whatever_words_an_older_server_refuses_the_new_revision_it_passes_with_a_note(report, refusal):
+def test_any_refusal_of_the_newest_protocol_version_is_only_a_note(report, refusal):
     result = report(refused_revision="2026-07-28", refusal=refusal)
     assert result.failed == []
     assert "it does not speak 2026-07-28; clients fall back to the revision before" in result.warned
 
 
-def test_a_server_that_offers_the_new_revision_and_does_not_serve_it_fails_that_check_only(report, broken_listing):
+def test_an_offered_but_broken_protocol_version_fails_only_its_check(report, broken_listing):
     result = report(instead=broken_listing)
     assert [line.startswith(f"{LISTED[1]}: ") for line in result.failed] == [True]
 
@@ -337,7 +337,7 @@ class Guarded:
 
 
 @pytest.mark.parametrize("kind", [b"application/json", b"text/plain"])
-def test_a_servers_own_login_is_told_from_googles_and_its_token_opens_it(report, kind):
+def test_an_oauth_server_is_distinguished_from_iam_and_checked_with_its_token(report, kind):
 
     def guarded():
         return Guarded(build_app(build_server(Settings()), Settings()), kind)
@@ -393,7 +393,7 @@ class Streaming(httpx2.AsyncBaseTransport):
             task.cancel()
 
 
-def test_a_server_of_the_legacy_transport_alone_is_called_by_it():
+def test_a_legacy_only_server_is_checked_by_its_transport():
     server = replace(SERVER, target=Target.parse(f"{URL}/sse"), output={"transports": ["sse"]})
     settings = Settings(MCP_TRANSPORTS="sse")
     front_door = FrontDoor(build_app(build_server(settings), settings))
@@ -443,7 +443,7 @@ GREETING = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "ser
         ({"tools": [], "nextCursor": {}}, "nextCursor"),
     ],
 )
-def test_a_malformed_answer_is_told_in_one_line_that_says_where(report, result, location):
+def test_a_malformed_answer_is_one_line_with_its_location(report, result, location):
     failed = report(instead=Malformed(result)).failed
     assert len(failed) == 2
     assert all(line.isprintable() and len(line) < 700 for line in failed)
@@ -464,13 +464,13 @@ def broken():
     return server
 
 
-def test_a_tool_that_fails_with_what_the_user_gave_it_is_reported_by_name(report, broken):
+def test_a_tool_that_fails_with_the_users_arguments_is_reported_by_name(report, broken):
     message = "the tool explode answered with an error of its own (isError): Error executing tool explode: no database"
     result = report(broken, options=CheckOptions(call=("explode", {"count": 1})))
     assert [line.partition(", no redirect: ")[2] for line in result.failed] == [message, message]
 
 
-def test_a_tool_that_refuses_what_its_schema_gives_is_a_warning_since_the_call_has_gone_all_the_way(report, broken):
+def test_a_tool_that_refuses_arguments_from_its_schema_is_a_warning(report, broken):
     result = report(broken)
     assert result.failed == []
     message = "no database (with the arguments from its schema, {})"
@@ -495,7 +495,7 @@ NONE = (
         ToolAnnotations(idempotent_hint=True, destructive_hint=False),
     ],
 )
-def test_a_tool_that_does_not_say_that_it_only_reads_is_listed_and_never_called(report, hints):
+def test_a_tool_without_a_read_only_hint_is_listed_and_never_called(report, hints):
     cancelled = []
     server = MCPServer("orders")
 
@@ -509,7 +509,7 @@ def test_a_tool_that_does_not_say_that_it_only_reads_is_listed_and_never_called(
     assert set(LISTED) < set(result.passed)
 
 
-def test_a_tool_is_called_in_both_revisions_only_if_it_says_that_twice_is_as_good_as_once(report):
+def test_only_an_idempotent_tool_is_called_in_both_protocol_versions(report):
     called = []
     server = MCPServer("orders")
 
@@ -522,7 +522,7 @@ def test_a_tool_is_called_in_both_revisions_only_if_it_says_that_twice_is_as_goo
     assert called == [7, 7]
 
 
-def test_nothing_but_tools_is_asked_for_and_only_by_lists(report):
+def test_verify_requests_only_the_list_of_tools(report):
     touched = []
     server = MCPServer("busy")
 
@@ -540,7 +540,7 @@ def test_nothing_but_tools_is_asked_for_and_only_by_lists(report):
     assert (result.failed, touched) == ([], [])
 
 
-def test_a_server_that_cannot_be_reached_fails_every_check():
+def test_an_unreachable_server_fails_every_check():
     def refuse(_request):
         raise httpx2.ConnectError("connection refused")
 
@@ -601,7 +601,7 @@ def says(server, status=200, **fields):
 REACHES = {**says("echo", tools=12), **says("toolbox", tools=1)}
 
 
-def test_a_client_refuses_all_others_and_is_seen_to_reach_each_of_its_servers():
+def test_a_correct_client_refuses_unauthorized_callers_and_reaches_its_servers():
     front_door = Doors(app=REACHES)
     result = look(client(), front_door)
     through = [f"through it, {name} answers: {count} tools listed" for name, count in (("echo", 12), ("toolbox", 1))]
@@ -642,7 +642,7 @@ def test_a_client_refuses_all_others_and_is_seen_to_reach_each_of_its_servers():
         ({"/servers/echo": httpx2.ConnectError("refused")}, "echo could not be checked: refused"),
     ],
 )
-def test_a_client_that_does_not_reach_one_of_its_servers_does_not_pass(echo, wrong):
+def test_a_client_that_cannot_reach_one_of_its_servers_fails(echo, wrong):
     result = look(client(), Doors(app={**REACHES, **echo}))
     (failed,) = result.failed
     assert failed.startswith(f"through it, {wrong}")
@@ -662,7 +662,7 @@ KINDS = st.sampled_from(["application/json", "text/html", "text/event-stream", "
     BODIES,
     st.sampled_from(["/", "https://accounts.google.com/", "//", "\x1b", "http://["]),
 )
-def test_whatever_a_client_says_each_of_its_servers_has_one_finding(status, kind, body, location):
+def test_each_server_of_a_client_has_one_result_for_any_response(status, kind, body, location):
     answer = httpx2.Response(status, headers={"content-type": kind, "location": location}, content=body)
     result = look(client(calls=["echo"]), Doors(app={"/servers/echo": answer}))
     lines = [line for line in (*result.passed, *result.failed, *result.unasked) if "echo" in line]
@@ -671,7 +671,7 @@ def test_whatever_a_client_says_each_of_its_servers_has_one_finding(status, kind
     assert oauth is (lines[0] in result.passed)
 
 
-def test_a_client_that_never_says_whether_it_reaches_a_server_costs_no_minute(monkeypatch):
+def test_a_client_that_never_reports_a_server_fails_at_the_timeout(monkeypatch):
     monkeypatch.setattr(client_checks, "SECONDS", 1.0)  # also the limit of the answers that do come
 
     class Dead(httpx2.MockTransport):
@@ -689,7 +689,7 @@ class Never(httpx2.AsyncBaseTransport):
         await asyncio.Event().wait()
 
 
-def test_no_check_takes_longer_than_the_user_says():
+def test_no_check_takes_longer_than_the_configured_timeout():
     result = asyncio.run(check(SERVER, PEOPLE, CheckOptions(seconds=0.01), Never()))
     assert len(result.failed) == 6
     assert all(line.endswith(": it did not end within 0.01 s (--timeout)") for line in result.failed)
@@ -697,7 +697,7 @@ def test_no_check_takes_longer_than_the_user_says():
     assert "through it, echo could not be checked: no answer within 0.01 s" in result.failed
 
 
-def test_a_server_that_never_shows_whether_it_is_inside_its_network_costs_no_more_than_a_check(monkeypatch):
+def test_an_undecidable_internal_server_takes_no_longer_than_one_check(monkeypatch):
     monkeypatch.setenv("MCPFLEET_CHECK_SECONDS", "0.1")
     internal_server = replace(SERVER, output={"access": "iam", "reached": "network"})
     assert (
@@ -714,7 +714,7 @@ def test_a_server_that_never_shows_whether_it_is_inside_its_network_costs_no_mor
         httpx2.Response(405),
     ],
 )
-def test_an_app_that_does_not_say_what_it_reaches_is_not_held_to_it(other):
+def test_a_client_without_a_report_of_its_servers_passes(other):
     result = look(client(calls=["echo"]), Doors(app={"/servers/echo": other}))
     assert result.failed == []
     assert result.unasked == ["through it, echo: not checked; it has no GET /servers/NAME (mcpfleet.reach)"]
@@ -732,7 +732,7 @@ def test_an_app_that_does_not_say_what_it_reaches_is_not_held_to_it(other):
         ({}, "/", 500, False),
     ],
 )
-def test_an_invoker_finds_a_client_in_health(output, path, status, well):
+def test_an_invoker_gets_a_clients_health(output, path, status, well):
     result = look(client(calls=[], **output), Doors(app={path: httpx2.Response(status)}))
     text = f"as an invoker: GET {path} returned {status}"
     assert any(line.startswith(text) for line in (result.passed if well else result.failed))
@@ -748,7 +748,7 @@ def test_an_invoker_finds_a_client_in_health(output, path, status, well):
         ({"program_audience": CLI}, Fixed("ada"), f"IAP requires a token for {CLI}, and your identity cannot get one"),
     ],
 )
-def test_behind_iap_a_client_is_asked_with_a_token_that_iap_takes(output, invoker, reason):
+def test_with_iap_a_client_is_checked_with_a_token_for_iap(output, invoker, reason):
     front_door = Doors(app=REACHES)
     result = look(client(access="iap", **output), front_door, replace(PEOPLE, invoker=invoker))
     assert result.failed == []
@@ -759,7 +759,7 @@ def test_behind_iap_a_client_is_asked_with_a_token_that_iap_takes(output, invoke
     assert (refusal_text in result.passed) is bool(output["program_audience"])
 
 
-def test_behind_iap_a_servers_calls_are_made_with_a_token_that_iap_takes():
+def test_with_iap_a_server_is_checked_with_a_token_for_iap():
     front_door = Doors()
     server = replace(SERVER, output={"access": "iap", "program_audience": CLI})
     result = look(server, front_door)
@@ -772,13 +772,13 @@ def test_behind_iap_a_servers_calls_are_made_with_a_token_that_iap_takes():
 
 @pytest.mark.parametrize("front_door", ["GET http://127.0.0.1:8081/", "POST http://127.0.0.1:8081/ask"])
 @pytest.mark.parametrize("status", [200, 302, 400, 404, 405, 422, 500, 503])
-def test_a_client_that_is_open_to_the_world_or_may_be_does_not_pass(front_door, status):
+def test_a_client_that_anyone_can_or_may_call_fails(front_door, status):
     result = look(client(), Doors(**{front_door: status}))
     assert not set(result.passed) & set(REFUSALS)
     assert result.failed[0] == f"{ANONYMOUS}: {front_door} returned {status}"
 
 
-def test_an_open_client_is_sent_nothing_that_it_could_act_on():
+def test_a_client_is_probed_only_with_gets_and_invalid_bodies():
     front_door = Doors(**{"GET http://127.0.0.1:8081/": 200})
     assert len([line for line in look(client(), front_door).failed if ": GET http" in line]) == 4
     assert {method for method, _, _, _ in front_door.seen} == {"GET"}, "an open page is found out by looking"
@@ -787,7 +787,7 @@ def test_an_open_client_is_sent_nothing_that_it_could_act_on():
     assert {content for method, _, content, _ in front_door.seen if method == "POST"} == {b"?"}
 
 
-def test_a_client_that_does_not_answer_does_not_pass():
+def test_a_client_that_does_not_respond_fails():
     def silent(_request):
         raise httpx2.ReadTimeout("")
 
@@ -795,7 +795,7 @@ def test_a_client_that_does_not_answer_does_not_pass():
     assert (result.passed, len(result.failed)) == ([], 4 + 1 + 2)
 
 
-def test_a_public_client_is_told_to_be_public_with_all_that_it_opens():
+def test_a_public_client_is_reported_with_the_servers_that_it_exposes():
     result = look(client(access="public", public_reason="a demonstration"), Doors(refusal=200))
     assert (result.passed, result.failed) == (["without a token: GET / returned 200"], [])
     assert result.warned == [
@@ -803,12 +803,12 @@ def test_a_public_client_is_told_to_be_public_with_all_that_it_opens():
     ]
 
 
-def test_an_access_that_is_not_known_is_held_to_be_private():
+def test_an_unknown_access_mode_is_checked_as_private():
     result = look(client(access="open"), Doors(refusal=200))
     assert [line.partition(": ")[0] for line in result.failed] == ["without a token", "as a member who is no invoker"]
 
 
-def test_what_cannot_be_asked_is_said():
+def test_checks_that_cannot_run_are_reported():
     result = look(client(calls=[]), Doors(), Callers(invoker=Person("ada")))
     assert result.passed == [ANONYMOUS, MADE_UP, WELL]
     assert result.unasked == [
@@ -828,13 +828,13 @@ def without_invoker(server, front_door):
 
 
 @pytest.mark.parametrize("url", ["https://mcp.acme.dev", *REGIONS.values()])
-def test_every_url_of_a_server_is_asked(url):
+def test_every_url_of_a_server_is_checked(url):
     result = without_invoker(BALANCED, Doors(**{f"POST {url}/mcp": 200}))
     assert result.failed[0] == f"{ANONYMOUS}: POST {url}/mcp returned 200"
 
 
 @pytest.mark.parametrize("url", ["https://x.dev/sse", f"https://x.dev/messages/?session_id={'0' * 32}"])
-def test_every_transport_of_a_server_is_asked(url):
+def test_every_transport_of_a_server_is_checked(url):
     server = DeployedServer(
         "x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"transports": ["streamable-http", "sse"]}
     )
@@ -843,7 +843,7 @@ def test_every_transport_of_a_server_is_asked(url):
     assert result.failed[0] == f"{ANONYMOUS}: {method} {url} returned 202"
 
 
-def test_a_services_own_url_that_its_ingress_hides_need_not_be_there_and_its_domain_must():
+def test_with_load_balancer_ingress_the_domain_is_required_and_the_services_url_is_not():
     hidden = replace(BALANCED, output={"urls": REGIONS, "ingress": "internal-and-lb", "domain": "mcp.acme.dev"})
     away = {f"POST {url}/mcp": 404 for url in REGIONS.values()}
     assert without_invoker(hidden, Doors(**away)).failed == []
@@ -851,7 +851,7 @@ def test_a_services_own_url_that_its_ingress_hides_need_not_be_there_and_its_dom
     assert without_invoker(hidden, Doors(**{"POST https://mcp.acme.dev/mcp": 404})).passed == []
 
 
-def test_an_oauth_server_gets_tokens_that_claim_what_its_own_would_and_are_signed_by_nobody():
+def test_an_oauth_server_is_checked_with_forged_tokens_with_its_own_claims():
     oauth = {"issuer": "https://login.acme.dev", "audience": "https://x.dev/mcp", "scopes": ["mcp:use"]}
     server = DeployedServer(
         "x", Target.parse("https://x.dev/mcp"), "https://x.dev", (), {"access": "oauth", "oauth": oauth}
