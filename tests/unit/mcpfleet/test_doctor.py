@@ -426,7 +426,7 @@ def test_the_json_report_has_the_overall_result():
     results = json.loads(reports_json([is_valid, wrong], {"a": "user:ada", "b": "user:ada"}))
     assert results["ok"] is False
     assert results["servers"]["b"]["failed"] == ["y: was z"]
-    keys = {"identity", "passed", "failed", "warned", "unasked", "first_ms", "median_ms"}
+    keys = {"identity", "passed", "failed", "warned", "unasked", "calls", "first_ms", "median_ms"}
     assert set(results["servers"]["a"]) == keys
     results = json.loads(reports_json([is_valid, wrong], {"a": "user:ada", "b": "user:ada"}, {"b": None}))
     assert (set(results["servers"]), set(results["clients"])) == ({"a"}, {"b"})
