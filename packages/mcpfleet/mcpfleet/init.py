@@ -20,7 +20,18 @@ from rich.console import Console
 
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.projects import NotInstalledError, Projects, ServerPlan, find_projects
-from mcpfleet.scaffold import HELLO, NewProject, Written, check_answers, check_folder, flow, render, write
+from mcpfleet.scaffold import (
+    FLEET_FOLDER,
+    HELLO,
+    NewProject,
+    Written,
+    check_answers,
+    check_folder,
+    find_server_files,
+    flow,
+    render,
+    write,
+)
 from mcpfleet.system import join_command, run_program
 from mcpfleet.terminal import markup_safe
 
@@ -82,6 +93,12 @@ def init(out: Console, answers: Answers, ask: Ask | None, environ: Mapping[str, 
         McpfleetError: Nothing was written, and why.
         SystemExit: The command has run once more, with that exit code.
     """
+    if names := find_server_files(answers.folder):
+        answers = _beside_server(answers)
+        out.print(
+            f"{markup_safe(str(answers.folder))} becomes the project, because {' and '.join(names)} beside it"
+            f" {'belong' if len(names) > 1 else 'belongs'} to your server."
+        )
     root = answers.folder
     check_folder(root)
     there = (root / "Pulumi.yaml").is_file()
@@ -110,6 +127,18 @@ def init(out: Console, answers: Answers, ask: Ask | None, environ: Mapping[str, 
     if projects is not None:
         _print_mistakes(out, projects, root)
     _print_next_steps(out, root)
+
+
+def _beside_server(answers: Answers) -> Answers:
+    """Put the project into a folder of its own in the server's repository, and that server into the project."""
+    root, project = answers.folder, answers.folder / FLEET_FOLDER
+    is_new = not (project / "Pulumi.yaml").is_file()
+    return replace(
+        answers,
+        folder=project,
+        name=answers.name or root.resolve().name,
+        server=answers.server or (str(root) if is_new else None),
+    )
 
 
 def _ask_for_the_rest(answers: Answers, ask: Ask) -> Answers:

@@ -26,6 +26,9 @@ from mcpfleet.system import join_command
 HELLO: Final = "hello"
 """The server of the template."""
 
+FLEET_FOLDER: Final = "fleet"
+"""The folder of a project in the repository of a server in Python."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 """A project's name: Pulumi's rule and, for pyproject.toml, PEP 508's."""
 _TAKEN: Final = ("mcpfleet", "mcpfleet-bridge", "mcpfleet-local-cloud", "mcpfleet-server", "pulumi-mcpfleet", "pytest")
@@ -53,7 +56,8 @@ _PURPOSES: Final[Mapping[str, str]] = {
     ".gitignore": "what git leaves out",
     ".dockerignore": "what of this folder is not in the server's image",
 }
-_NEEDED: Final = ("Pulumi.local.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml", "__main__.py", "pyproject.toml")
+_STACK_FILES: Final = ("Pulumi.local.yaml", "Pulumi.dev.yaml", "Pulumi.prod.yaml")
+_NEEDED: Final = (*_STACK_FILES, "__main__.py", "pyproject.toml")
 """Files that have to be ours: another one in their place is no part of this project."""
 _NOT_TEXT: Final = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 """Words that YAML takes for something else than text."""
@@ -124,6 +128,13 @@ def check_answers(project: NewProject) -> None:
         raise UsageError(f"{inert(repr(project.region), 100)} is not a region. Write --region europe-west1 or another.")
 
 
+def find_server_files(root: Path) -> list[str]:
+    """Return the files of a server in Python that a project needs for itself; none if *root* is a Pulumi project."""
+    if os.path.lexists(root / "Pulumi.yaml") or any(os.path.lexists(root / name) for name in _STACK_FILES):
+        return []
+    return [name for name in ("pyproject.toml", "__main__.py") if (root / name).is_file()]
+
+
 def check_folder(root: Path) -> None:
     """Refuse a folder that can't become a project.
 
@@ -140,7 +151,7 @@ def check_folder(root: Path) -> None:
     if os.path.lexists(place / "Pulumi.yaml"):
         return
     if others := [name for name in _NEEDED if os.path.lexists(place / name)]:
-        command = join_command(["mcpfleet", "init", str(root / "fleet"), "--server", str(root)])
+        command = join_command(["mcpfleet", "init", str(root / FLEET_FOLDER), "--server", str(root)])
         raise UsageError(
             f"{root} has {' and '.join(others)}, and no Pulumi.yaml, so it is not a project of mcpfleet init."
             f" Nothing was written. Give the fleet a folder of its own: {command}"

@@ -140,6 +140,48 @@ def test_an_existing_repository_keeps_its_files_and_gets_lines_in_gitignore(run,
     assert "Python (`language`)" in out
 
 
+PYTHON_SERVER = {
+    "pyproject.toml": '[project]\nname = "weather"\nversion = "1"\ndependencies = ["mcp==2.3.0"]\n',
+    "server.py": 'from mcp.server.mcpserver import MCPServer\nMCPServer("x").run("streamable-http")\n',
+}
+
+
+def write_files(folder, files):
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return files_of(folder)
+
+
+@pytest.mark.parametrize("more", [{}, {"__main__.py": "import server\n"}])
+def test_beside_a_python_server_the_project_gets_a_folder_of_its_own_with_that_server(run, tmp_path, more):
+    root = tmp_path / "weather-mcp"
+    content = write_files(root, PYTHON_SERVER | more)
+    code, out, _ = run("init", "weather-mcp", "--yes")
+    assert code == 0
+    assert "weather-mcp/fleet becomes the project, because pyproject.toml" in out
+    assert "  cd weather-mcp/fleet\n" in out
+    assert {name: text for name, text in files_of(root).items() if not name.startswith("fleet/")} == content
+    assert source_of(root / "fleet" / "Pulumi.dev.yaml") == {"folder": ".."}
+    assert yaml.safe_load((root / "fleet" / "Pulumi.yaml").read_text())["name"] == "weather-mcp"
+    assert not [mistake for file in check_files(root / "fleet") for mistake in file.mistakes]
+
+
+def test_beside_a_python_server_the_command_changes_nothing_the_second_time(run, tmp_path):
+    write_files(tmp_path, PYTHON_SERVER)
+    run("init", ".", "--yes", "--name", "acme")
+    content = files_of(tmp_path)
+    code, out, _ = run("init", ".", "--yes")
+    assert (code, files_of(tmp_path)) == (0, content)
+    assert "Nothing was changed" in out
+
+
+def test_beside_a_python_server_the_first_server_of_the_fleet_can_be_another_one(run, tmp_path):
+    write_files(tmp_path, PYTHON_SERVER)
+    assert run("init", ".", "--yes", "--name", "acme", "--server", "hello")[0] == 0
+    assert source_of(tmp_path / "fleet" / "Pulumi.dev.yaml") == {"folder": "./servers/hello"}
+
+
 def test_a_server_in_the_projects_own_folder_leaves_the_project_out_of_its_image(run, tmp_path):
     (tmp_path / "package.json").write_text('{"name": "weather", "scripts": {"start": "node ."}}')
     (tmp_path / "package-lock.json").write_text('{"lockfileVersion": 3, "packages": {}}')
@@ -224,14 +266,31 @@ def test_an_error_is_one_message_and_nothing_is_written(run, tmp_path, arguments
     assert [*tmp_path.iterdir()] == []
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "__main__.py", "Pulumi.prod.yaml"])
-def test_an_existing_file_is_not_overwritten(run, tmp_path, name):
-    (tmp_path / name).write_text("mine")
+@pytest.mark.parametrize("others", [[], ["pyproject.toml"]])
+def test_a_stacks_file_without_a_pulumi_yaml_is_not_overwritten(run, tmp_path, others):
+    for name in ("Pulumi.prod.yaml", *others):
+        (tmp_path / name).write_text("mine")
     code, _, err = run("init", ".", "--yes", "--name", "acme")
     assert code == 2
-    assert f". has {name}, and no Pulumi.yaml" in err
+    assert ". has Pulumi.prod.yaml" in err
     assert "mcpfleet init fleet --server ." in err
-    assert files_of(tmp_path) == {name: b"mine"}
+    assert files_of(tmp_path) == dict.fromkeys(["Pulumi.prod.yaml", *others], b"mine")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"pyproject.toml": "mine"}, "pyproject.toml is not valid TOML"),
+        ({**PYTHON_SERVER, "fleet": "mine"}, "fleet is not a folder"),
+        ({**PYTHON_SERVER, "fleet/pyproject.toml": "mine"}, "fleet has pyproject.toml, and no Pulumi.yaml"),
+    ],
+)
+def test_a_repository_of_a_server_that_cannot_have_a_project_keeps_its_files(run, tmp_path, files, message):
+    content = write_files(tmp_path, files)
+    code, _, err = run("init", ".", "--yes", "--name", "acme")
+    assert code == 2
+    assert message in err
+    assert files_of(tmp_path) == content
 
 
 @pytest.mark.parametrize(
