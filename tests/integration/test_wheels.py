@@ -42,6 +42,41 @@ server = FastMCP("fast")
 server.tool(name="abs")(lambda x: abs(x))
 raise SystemExit(serve(server))
 """
+FASTMCP_CALLERS = """
+import asyncio, base64, json, os
+os.environ["MCPFLEET_ACCESS"] = "iam"
+import httpx2
+from fastmcp import FastMCP
+from mcpfleet_server.caller import CallerMiddleware, current_caller
+from starlette.middleware import Middleware
+def encode(claims):
+    return base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
+async def call(http, name, method, params, session=None):
+    claims = {"iss": "https://accounts.google.com", "sub": name, "email": name, "email_verified": True}
+    token = f"{encode({})}.{encode(claims)}.SIGNATURE_REMOVED_BY_GOOGLE"
+    headers = {"accept": "application/json, text/event-stream", "authorization": f"Bearer {token}"}
+    headers |= {"mcp-session-id": session} if session else {}
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    return await http.post("/mcp", json=body, headers=headers)
+async def check(stateless):
+    server = FastMCP("orders")
+    server.tool(name="me")(lambda: current_caller().email)
+    app = server.http_app(stateless_http=stateless, json_response=True, middleware=[Middleware(CallerMiddleware)])
+    transport, client = httpx2.ASGITransport(app), {"name": "test", "version": "1"}
+    begin = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": client}
+    async with app.lifespan(app), httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+        sessions = {n: (await call(http, n, "initialize", begin)).headers.get("mcp-session-id") for n in ("ada", "bob")}
+        for name, session in [*sessions.items()] * 2:
+            response = await call(http, name, "tools/call", {"name": "me", "arguments": {}}, session)
+            assert response.json()["result"]["content"][0]["text"] == name, response.text
+        assert (sessions["ada"] is None) == stateless
+        if not stateless:
+            response = await call(http, "bob", "tools/call", {"name": "me", "arguments": {}}, sessions["ada"])
+            assert response.status_code == 404, response.text
+for stateless in (True, False):
+    asyncio.run(check(stateless))
+print("passed")
+"""
 STDIO = """
 import json, sys
 ANSWERS = {

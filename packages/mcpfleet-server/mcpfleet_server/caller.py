@@ -25,13 +25,14 @@ import base64
 import binascii
 import json
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from urllib.parse import parse_qsl
 
 from mcpfleet_server.environment import SettingsError, merge_fleet_variables
 
@@ -250,6 +251,7 @@ class CallerMiddleware:
         self._read_caller = caller_reader(access)
         self._verifier = self._create_verifier(variables, verifier) if access == "iap" else None
         self._owners: OrderedDict[bytes, Identity | None] = OrderedDict()
+        self._session_counts: Counter[Identity | None] = Counter()
 
     @staticmethod
     def _create_verifier(variables: Mapping[str, str], verifier: "AssertionVerifier | None") -> "AssertionVerifier":
@@ -276,7 +278,7 @@ class CallerMiddleware:
                 await _refuse(send, status)
                 return
         identity = None if caller is None else caller.identity
-        if b"session_id=" in scope.get("query_string", b""):
+        if _names_sse_session(scope.get("query_string", b"")):
             await _refuse(send, 404)
             return
         if sessions and (len(sessions) > 1 or self._owners.get(sessions[0], _NO_OWNER) != identity):
@@ -290,13 +292,32 @@ class CallerMiddleware:
             if message["type"] == "http.response.start":
                 for name, value in message.get("headers", ()):
                     if name.lower() == _SESSION_HEADER:
-                        # The first caller stays the owner, even if a response to another caller has the same ID.
-                        self._owners.setdefault(bytes(value), identity)
-                        if len(self._owners) > _MAX_SESSIONS:
-                            self._owners.popitem(last=False)
+                        self._remember_owner(bytes(value), identity)
             await send(message)
 
         await self._app(scope, receive, remember)
+
+    def _remember_owner(self, session: bytes, identity: Identity | None) -> None:
+        """Make a caller the owner of a session that has no owner, even if another caller gets the same ID later."""
+        if session in self._owners:
+            return
+        self._owners[session] = identity
+        self._session_counts[identity] += 1
+        if len(self._owners) > _MAX_SESSIONS:
+            # The sessions of other callers stay if this one has more than its share.
+            is_over_share = self._session_counts[identity] > caller_share(_MAX_SESSIONS)
+            oldest = next(key for key, owner in self._owners.items() if not is_over_share or owner == identity)
+            owner = self._owners.pop(oldest)
+            self._session_counts[owner] -= 1
+            if not self._session_counts[owner]:
+                del self._session_counts[owner]
+
+
+def _names_sse_session(query: bytes) -> bool:
+    """Whether a query has the parameter `session_id`, also percent-encoded, as Starlette decodes it."""
+    return bool(query) and any(
+        name == "session_id" for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    )
 
 
 _NO_OWNER: Final = ("", "")

@@ -97,8 +97,21 @@ async def test_the_number_of_remembered_sessions_is_limited():
     assert await server.request((b"mcp-session-id", b"10000")) == "nobody"
 
 
-async def test_the_deprecated_sse_transport_gets_404():
-    assert await Server(IAM).request(bearer(ADA), query=b"x=1&session_id=5") == 404
+async def test_a_caller_who_begins_too_many_sessions_loses_its_own_and_not_those_of_others():
+    server = Server(IAM, session=b"hers")
+    await server.request(bearer(ADA))
+    for number in range(20_000):
+        server.session = b"%d" % number
+        await server.request(bearer(BOB))
+    assert await server.request(bearer(ADA), (b"mcp-session-id", b"hers")) == "ada@mcpfleet.test"
+    assert await server.request(bearer(BOB), (b"mcp-session-id", b"19999")) == BOB["email"]
+    assert await server.request(bearer(BOB), (b"mcp-session-id", b"0")) == 404
+
+
+@pytest.mark.parametrize("query", [b"x=1&session_id=5", b"session%5Fid=5", b"%73ession_id=5", b"session_id"])
+async def test_the_deprecated_sse_transport_gets_404(query):
+    assert await Server(IAM).request(bearer(ADA), query=query) == 404
+    assert await Server(IAM).request(bearer(ADA), query=query.replace(b"s", b"S")) == "ada@mcpfleet.test"
 
 
 async def test_with_iap_only_a_valid_assertion_names_the_caller():
