@@ -16,15 +16,16 @@ _VERSION: Final = r"(?:0|[1-9]\d*)(?:\.(?:0|[1-9]\d*)){2}"
 _NAMES: Final = "mcpfleet|mcpfleet-bridge|mcpfleet-local-cloud|mcpfleet-login|mcpfleet-server|pulumi-mcpfleet"
 _OWN: Final = re.compile(rf'^(version = ")({_VERSION})(")$', re.MULTILINE)
 _PIN: Final = re.compile(rf'("(?:{_NAMES})(?:\[[\w,]+\])?==)({_VERSION})(")')
+_OWN_AND_PINS: Final = re.compile(rf'(^version = "|"(?:{_NAMES})(?:\[[\w,]+\])?==)({_VERSION})(")', re.MULTILINE)
 _CONSTANT: Final = re.compile(rf'^(__version__ = ")({_VERSION})(")$', re.MULTILINE)
 _TEMPLATE: Final = "packages/mcpfleet/mcpfleet/template"
 _FILES: Final[Mapping[str, re.Pattern[str]]] = {
     "pyproject.toml": _OWN,
-    "infra/pyproject.toml": _OWN,
-    "local_cloud/pyproject.toml": _OWN,
-    "packages/mcpfleet/pyproject.toml": _OWN,
-    "packages/mcpfleet-bridge/pyproject.toml": _OWN,
-    "packages/mcpfleet-login/pyproject.toml": _OWN,
+    "infra/pyproject.toml": _OWN_AND_PINS,
+    "local_cloud/pyproject.toml": _OWN_AND_PINS,
+    "packages/mcpfleet/pyproject.toml": _OWN_AND_PINS,
+    "packages/mcpfleet-bridge/pyproject.toml": _OWN_AND_PINS,
+    "packages/mcpfleet-login/pyproject.toml": _OWN_AND_PINS,
     "packages/mcpfleet-server/pyproject.toml": _OWN,
     "packages/mcpfleet-bridge/mcpfleet_bridge/__init__.py": _CONSTANT,
     "packages/mcpfleet-login/mcpfleet_login/__init__.py": _CONSTANT,

@@ -53,6 +53,15 @@ def test_every_file_with_another_version_is_named_with_the_next_step(checkout):
     assert lines[-1].endswith("write: ## 2.0.0 (YYYY-MM-DD)")
 
 
+def test_a_pin_between_our_distributions_that_has_another_version_is_named(checkout):
+    release.set_version("2.0.0", checkout)
+    file = checkout / "packages" / "mcpfleet-bridge" / "pyproject.toml"
+    file.write_text(file.read_text().replace("mcpfleet-server[iap]==2.0.0", "mcpfleet-server[iap]==1.9.0"))
+    message = r"^packages/mcpfleet-bridge/pyproject\.toml: has 1\.9\.0, 2\.0\.0; "
+    with pytest.raises(release.ReleaseError, match=message):
+        release.check_release("v2.0.0", checkout)
+
+
 def test_no_other_file_of_the_checkout_has_the_version():
     names = {"__init__.py": release._CONSTANT, "pyproject.toml": release._PIN}
     folders = ("infra", "local_cloud", "packages")
