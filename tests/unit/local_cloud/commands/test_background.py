@@ -98,14 +98,14 @@ def wanted(request, folder, machine):
     return replace(describe_program(folder, request.param), is_answering=lambda facts: facts["pid"] not in machine.deaf)
 
 
-def test_a_program_is_started_once_and_then_found(supervisor, machine, wanted):
+def test_a_running_program_is_found_and_not_started_again(supervisor, machine, wanted):
     first = supervisor.ensure(wanted, ENVIRON)
     again = supervisor.ensure(wanted, ENVIRON)
     assert (first.started, again.started, again.pid) == (True, False, first.pid)
     assert machine.environs == [ENVIRON]
 
 
-def test_a_program_that_was_killed_is_started_again(supervisor, machine, wanted):
+def test_a_killed_program_is_started_again(supervisor, machine, wanted):
     first = supervisor.ensure(wanted, ENVIRON)
     del machine.table[first.pid]
     again = supervisor.ensure(wanted, ENVIRON)
@@ -114,7 +114,7 @@ def test_a_program_that_was_killed_is_started_again(supervisor, machine, wanted)
     assert machine.ended == [], "its number belongs to nobody, or to somebody else"
 
 
-def test_a_program_that_does_not_answer_is_ended_and_started_again(supervisor, machine, wanted):
+def test_an_unresponsive_program_is_stopped_and_started_again(supervisor, machine, wanted):
     first = supervisor.ensure(wanted, ENVIRON)
     machine.deaf = {first.pid}
     assert supervisor.ensure(wanted, ENVIRON).started
@@ -136,20 +136,20 @@ def test_a_program_whose_code_was_edited_is_replaced(supervisor, machine, folder
         ({"TERM": "y"}, False),
     ],
 )
-def test_plugins_are_replaced_when_what_configures_them_changes(supervisor, folder, machine, changed, restarted):
+def test_plugins_are_replaced_when_their_configuration_changes(supervisor, folder, machine, changed, restarted):
     wanted = replace(describe_program(folder, "plugins"), is_answering=lambda _facts: True)
     supervisor.ensure(wanted, ENVIRON)
     assert supervisor.ensure(wanted, {**ENVIRON, **changed}).started is restarted
 
 
 @pytest.mark.parametrize(("changed", "restarted"), [({"DOCKER_HOST": "unix:///other"}, True), ({"TERM": "y"}, False)])
-def test_the_cloud_uses_the_engine_that_setup_found_last(supervisor, folder, machine, changed, restarted):
+def test_the_cloud_uses_the_docker_engine_that_setup_found(supervisor, folder, machine, changed, restarted):
     wanted = replace(describe_program(folder, "cloud"), is_answering=lambda _facts: True)
     supervisor.ensure(wanted, ENVIRON)
     assert supervisor.ensure(wanted, {**ENVIRON, **changed}).started is restarted
 
 
-def test_each_process_has_plugins_of_its_own_which_end_with_it(supervisor, folder, machine):
+def test_each_process_has_its_own_plugins_which_end_with_it(supervisor, folder, machine):
     one, other = (
         replace(describe_program(folder, "plugins", pid), is_answering=lambda _facts: True) for pid in (41, 42)
     )
@@ -162,14 +162,14 @@ def test_each_process_has_plugins_of_its_own_which_end_with_it(supervisor, folde
     assert [file.name for file in folder.state.glob("plugins-41*")] == [], "nothing of it is left"
 
 
-def test_another_port_is_another_program(supervisor, folder, machine):
+def test_a_program_on_another_port_is_another_program(supervisor, folder, machine):
     cloud = replace(describe_program(folder, "cloud"), is_answering=lambda _facts: True)
     supervisor.ensure(cloud, ENVIRON)
     moved = replace(describe_program(replace(folder, port=9000), "cloud"), is_answering=lambda _facts: True)
     assert supervisor.ensure(moved, ENVIRON).started
 
 
-def test_the_program_of_another_checkout_with_the_same_number_is_left_alone(supervisor, machine, wanted):
+def test_a_program_of_another_checkout_with_the_same_pid_is_left_alone(supervisor, machine, wanted):
     first = supervisor.ensure(wanted, ENVIRON)
     machine.table[first.pid] = [word.replace(".mcpfleet", "other/.mcpfleet") for word in machine.table[first.pid]]
     assert supervisor.find(wanted) is None
@@ -177,7 +177,7 @@ def test_the_program_of_another_checkout_with_the_same_number_is_left_alone(supe
     assert machine.ended == []
 
 
-def test_a_stopped_program_is_gone_with_its_facts_and_stopping_again_is_no_mistake(supervisor, machine, wanted):
+def test_stopping_removes_a_programs_ready_file_and_can_be_repeated(supervisor, machine, wanted):
     first = supervisor.ensure(wanted, ENVIRON)
     supervisor.stop(wanted)
     assert machine.ended == [first.pid]
@@ -187,14 +187,14 @@ def test_a_stopped_program_is_gone_with_its_facts_and_stopping_again_is_no_mista
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"pid": "x"}', '{"pid": null}', "{cut"])
-def test_facts_that_say_nothing_are_no_program(supervisor, wanted, content):
+def test_an_invalid_ready_file_counts_as_no_program(supervisor, wanted, content):
     wanted.ready_file.parent.mkdir(parents=True, exist_ok=True)
     wanted.ready_file.write_text(content)
     assert supervisor.find(wanted) is None
     assert supervisor.ensure(wanted, ENVIRON).started
 
 
-def test_facts_that_cannot_be_read_are_said_with_the_way_out(supervisor, wanted):
+def test_an_unreadable_ready_file_is_an_error_with_the_next_step(supervisor, wanted):
     wanted.ready_file.mkdir(parents=True)
     with pytest.raises(SetupError) as failure:
         supervisor.find(wanted)
@@ -202,14 +202,14 @@ def test_facts_that_cannot_be_read_are_said_with_the_way_out(supervisor, wanted)
     assert "chown" in failure.value.next_step
 
 
-def test_what_a_program_says_when_it_cannot_start_is_passed_on(supervisor, machine, wanted):
+def test_a_failed_start_is_reported_with_the_programs_output(supervisor, machine, wanted):
     machine.broken = "INFO starting\nerror: no room\nnext: make room\nINFO bye\n"
     with pytest.raises(SetupError) as failure:
         supervisor.ensure(wanted, ENVIRON)
     assert (failure.value.message, failure.value.next_step) == ("no room", "make room")
 
 
-def test_only_the_last_start_counts(supervisor, machine, folder, wanted):
+def test_only_the_output_of_the_last_start_is_reported(supervisor, machine, folder, wanted):
     machine.broken = "error: an old one\n"
     with pytest.raises(SetupError):
         supervisor.ensure(wanted, ENVIRON)
@@ -220,7 +220,7 @@ def test_only_the_last_start_counts(supervisor, machine, folder, wanted):
     assert str(folder.log(wanted.kind)) in failure.value.next_step
 
 
-def test_a_program_that_never_answers_is_given_up_and_ended(supervisor, machine, wanted):
+def test_a_program_that_never_answers_is_stopped_with_an_error(supervisor, machine, wanted):
     machine.silent = True
     with pytest.raises(SetupError, match=r"did not answer within 60 s"):
         supervisor.ensure(wanted, ENVIRON)
@@ -232,7 +232,7 @@ def test_a_program_that_never_answers_is_given_up_and_ended(supervisor, machine,
     ("answers", "whose", "step"),
     [(False, "another program", "ss -ltnp"), (True, "another checkout", "./dev down there")],
 )
-def test_a_taken_port_is_said_with_whose_it_is(supervisor, machine, folder, monkeypatch, answers, whose, step):
+def test_a_port_in_use_is_an_error_with_its_owner(supervisor, machine, folder, monkeypatch, answers, whose, step):
     monkeypatch.setattr("mcpfleet_local_cloud.commands.background.is_cloud_answering", lambda _url: answers)
     machine.listening = {8470}
     with pytest.raises(SetupError, match=whose) as failure:
@@ -242,7 +242,7 @@ def test_a_taken_port_is_said_with_whose_it_is(supervisor, machine, folder, monk
     assert machine.environs == []
 
 
-def test_the_cloud_answers_at_its_own_port_and_with_a_token_only(folder, monkeypatch):
+def test_the_cloud_is_checked_on_its_own_port_with_its_token(folder, monkeypatch):
     monkeypatch.setattr("mcpfleet_local_cloud.commands.background.is_cloud_answering", lambda url: url == folder.url)
     answers = describe_program(folder, "cloud").is_answering
     assert not answers({"url": folder.url}), "nobody could ask it anything"
@@ -257,7 +257,7 @@ def test_the_cloud_answers_at_its_own_port_and_with_a_token_only(folder, monkeyp
     ("providers", "expected"),
     [("gcp:1,docker-build:2", True), ("gcp:1,docker-build:3", False), ("gcp:x", False), ("", False)],
 )
-def test_the_plugins_answer_when_every_port_of_theirs_listens(folder, monkeypatch, providers, expected):
+def test_the_plugins_are_ready_when_all_their_ports_listen(folder, monkeypatch, providers, expected):
     monkeypatch.setattr("mcpfleet_local_cloud.commands.background._listens", lambda port: port in {1, 2})
     assert describe_program(folder, "plugins").is_answering({"PULUMI_DEBUG_PROVIDERS": providers}) is expected
 
@@ -265,7 +265,7 @@ def test_the_plugins_answer_when_every_port_of_theirs_listens(folder, monkeypatc
 @pytest.mark.parametrize(
     ("content", "port"), [('{"port": 9000}', 9000), ('{"port": "x"}', None), ("{cut", None), (None, None)]
 )
-def test_the_port_that_a_cloud_has_or_had(folder, content, port):
+def test_the_port_of_a_running_or_stopped_cloud_is_read(folder, content, port):
     if content is not None:
         folder.cloud_state.mkdir(parents=True)
         (folder.cloud_state / "cloud.json").write_text(content)

@@ -85,7 +85,7 @@ def machine(request, tmp_path):
     return request.param(tmp_path / "proc")
 
 
-def test_a_process_is_told_by_the_words_of_its_command_line(machine):
+def test_a_process_is_identified_by_its_command_line(machine):
     machine.add(7, CLOUD)
     assert machine.processes.is_running(7, ["mcpfleet_local_cloud", STATE])
     assert not machine.processes.is_running(7, ["mcpfleet_local_cloud", "/home/bob/fleet/.mcpfleet/cloud"]), (
@@ -94,19 +94,19 @@ def test_a_process_is_told_by_the_words_of_its_command_line(machine):
     assert not machine.processes.is_running(8, ["mcpfleet_local_cloud"]), "there is none"
 
 
-def test_on_linux_a_word_is_a_whole_argument(tmp_path):
+def test_on_linux_only_whole_arguments_match(tmp_path):
     machine = Linux(tmp_path)
     machine.add(7, ["python", "-m", "mcpfleet_local_cloud.plugins"])
     assert not machine.processes.is_running(7, ["mcpfleet_local_cloud"])
 
 
-def test_the_program_and_the_parent_of_a_process(machine):
+def test_the_program_and_the_parent_of_a_process_are_read(machine):
     machine.add(7, ["/cache/v3/pulumi", "up"], parent=3)
     assert (machine.processes.program_name(7), machine.processes.parent_pid(7)) == ("pulumi", 3)
     assert (machine.processes.program_name(8), machine.processes.parent_pid(8)) == ("", 0)
 
 
-def test_one_that_has_ended_and_was_not_asked_about_does_not_live(machine):
+def test_a_zombie_process_is_not_alive(machine):
     machine.add(7, CLOUD, state="Z")
     assert not machine.processes.is_alive(7)
     assert not machine.processes.is_running(7, ["mcpfleet_local_cloud"])
@@ -114,12 +114,12 @@ def test_one_that_has_ended_and_was_not_asked_about_does_not_live(machine):
 
 
 @pytest.mark.parametrize("pid", [0, -1])
-def test_a_number_that_means_a_group_is_no_process(machine, pid):
+def test_a_pid_that_means_a_process_group_is_refused(machine, pid):
     machine.add(pid, CLOUD)
     assert not machine.processes.is_alive(pid)
 
 
-def test_a_process_that_ends_when_it_is_asked_is_not_killed(machine):
+def test_a_process_that_ends_at_sigterm_is_not_killed(machine):
     machine.add(7, CLOUD)
     machine.processes.terminate(7)
     assert machine.sent == [(7, signal.SIGTERM)]
@@ -134,18 +134,18 @@ def test_a_process_that_does_not_end_in_time_is_killed(machine):
     assert 10 <= machine.now < 10.1
 
 
-def test_a_process_that_cannot_be_killed_is_not_waited_for_without_end(machine):
+def test_waiting_for_a_process_that_cannot_be_killed_is_limited(machine):
     machine.add(7, CLOUD)
     machine.deaf_to = {signal.SIGTERM, signal.SIGKILL}
     machine.processes.terminate(7, grace=1)
     assert 6 <= machine.now < 6.1
 
 
-def test_a_process_that_is_gone_is_no_mistake(machine):
+def test_terminating_a_finished_process_is_no_error(machine):
     machine.processes.terminate(7)
 
 
-def test_another_users_process_is_said_with_the_way_out(machine):
+def test_a_process_of_another_user_is_an_error_with_the_next_step(machine):
     machine.add(7, CLOUD)
     machine.forbidden = True
     with pytest.raises(SetupError, match="another user") as failure:
@@ -153,7 +153,7 @@ def test_another_users_process_is_said_with_the_way_out(machine):
     assert "sudo kill 7" in failure.value.next_step
 
 
-def test_a_machine_without_proc_and_without_ps_has_no_process_that_is_ours(tmp_path):
+def test_without_proc_and_ps_no_process_is_recognized(tmp_path):
     processes = Processes(proc=tmp_path / "proc", ps=lambda *_: "")
     assert not processes.is_running(7, ["mcpfleet_local_cloud"])
     assert processes.parent_pid(7) == 0

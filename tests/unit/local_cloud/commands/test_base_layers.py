@@ -48,7 +48,7 @@ def at():
     )
 
 
-def test_what_one_registry_was_sent_is_put_into_the_next(registry, at, tmp_path):
+def test_saved_layers_are_uploaded_to_the_next_registry(registry, at, tmp_path):
     registry.blobs[DIGEST] = LAYER
     at(registry).save_layers("latest", tmp_path / "kept")
     following = Registry()
@@ -56,7 +56,7 @@ def test_what_one_registry_was_sent_is_put_into_the_next(registry, at, tmp_path)
     assert following.blobs == {DIGEST: LAYER}
 
 
-def test_layers_that_the_image_has_no_more_are_not_kept(registry, at, tmp_path):
+def test_layers_that_the_image_no_longer_has_are_removed(registry, at, tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "sha256-old").write_bytes(b"old")
     registry.blobs[DIGEST] = LAYER
@@ -64,14 +64,14 @@ def test_layers_that_the_image_has_no_more_are_not_kept(registry, at, tmp_path):
     assert [file.name for file in (tmp_path / "kept").iterdir()] == [DIGEST.replace(":", "-")]
 
 
-def test_a_layer_that_arrives_damaged_is_not_kept(registry, at, tmp_path):
+def test_a_damaged_layer_is_not_saved(registry, at, tmp_path):
     registry.blobs[DIGEST] = LAYER
     registry.garbles = True
     at(registry).save_layers("latest", tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_registry_that_does_not_answer_only_costs_the_time_that_would_have_been_saved(registry, at, tmp_path):
+def test_an_unreachable_registry_only_disables_the_saved_layers(registry, at, tmp_path):
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / DIGEST.replace(":", "-")).write_bytes(LAYER)
     registry.refuses = True

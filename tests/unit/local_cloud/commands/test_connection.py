@@ -21,17 +21,17 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_running_local_cloud_is_reached_as_the_deployer_at_its_own_address(project):
+def test_a_running_local_cloud_is_reached_at_its_url_as_the_deployer(project):
     variables = connect(project, "local")
     assert variables["GOOGLE_APPLICATION_CREDENTIALS"] == str(project / ".mcpfleet" / "credentials" / "deployer.json")
     assert variables["GOOGLE_SECRET_MANAGER_CUSTOM_ENDPOINT"] == "http://127.0.0.1:8470/secretmanager/v1/"
 
 
-def test_a_stack_that_is_not_of_this_machine_is_one_message(project):
+def test_a_stack_that_is_not_local_is_one_message(project):
     with pytest.raises(McpfleetError, match=r"Pulumi\.dev\.yaml is a stack of Google Cloud.*Next: "):
         connect(project, "dev")
 
 
-def test_the_command_finds_it_by_the_universe_of_the_stack():
+def test_the_command_finds_the_local_cloud_by_the_stacks_universe():
     (point,) = entry_points(group=CLOUDS, name=UNIVERSE)
     assert point.load() is connect

@@ -16,12 +16,12 @@ HELD = {
 }
 
 
-def test_a_domain_is_where_its_load_balancer_listens_if_it_does():
+def test_a_domain_resolves_to_its_load_balancer_if_it_listens():
     assert parse_balancer_addresses(HELD) == {"mcp.acme.dev": ("127.0.0.1", 19501)}
     assert parse_balancer_addresses({}) == {}
 
 
-def test_a_request_goes_to_the_address_and_keeps_its_name(tmp_path):
+def test_a_request_is_sent_to_the_address_and_keeps_its_host(tmp_path):
     seen = []
 
     def answer(request):

@@ -73,7 +73,7 @@ def by(pid, host="here"):
     return {"pid": pid, "username": "ada", "hostname": host, "timestamp": "2026-11-23T00:00:00Z"}
 
 
-def test_a_stack_that_nobody_holds_is_free(lock):
+def test_an_unlocked_stack_is_free(lock):
     lock.clear()
 
 
@@ -82,7 +82,7 @@ def test_a_stack_that_nobody_holds_is_free(lock):
     [by(7), by(8), by(9, "elsewhere"), "", "[]", '{"pid": "x", "hostname": "here"}', '{"hostname": "here"}'],
     ids=["gone", "another program has the number", "another host", "empty", "a list", "no number", "no pid"],
 )
-def test_a_lock_without_a_living_owner_is_taken_away(lock, held, processes, content):
+def test_a_lock_of_a_dead_process_is_removed(lock, held, processes, content):
     processes.table |= {8: (["vim", "pulumi"], 1), 9: (["pulumi", "up"], 1)}
     file = held(content)
     lock.clear()
@@ -101,7 +101,7 @@ def test_the_locks_of_other_stacks_are_left_alone(lock, held):
     [(INLINE, DEV), (INLINE, LOCAL), (["pulumi", "up", "-s", "local"], SHELL), (["pulumi", "up"], ["systemd"])],
     ids=["of another ./dev", "of mcpfleet local", "of a shell", "in the background"],
 )
-def test_an_update_under_way_is_waited_for_and_then_named(lock, held, processes, arguments, parent):
+def test_a_running_update_is_waited_for_and_then_reported(lock, held, processes, arguments, parent):
     processes.table |= {7: (arguments, 3), 3: (parent, 1)}
     file = held(by(7))
     with pytest.raises(SetupError, match=r"locked: another update is running \(process 7\)"):
@@ -111,7 +111,7 @@ def test_an_update_under_way_is_waited_for_and_then_named(lock, held, processes,
     assert file.exists()
 
 
-def test_an_update_that_ends_while_it_is_waited_for_is_no_mistake(lock, held, processes):
+def test_an_update_that_ends_in_time_is_no_error(lock, held, processes):
     processes.table |= {7: (INLINE, 3), 3: (DEV, 1)}
     processes.leaves_at = 4
     file = held(by(7))
@@ -120,7 +120,7 @@ def test_an_update_that_ends_while_it_is_waited_for_is_no_mistake(lock, held, pr
 
 
 @pytest.mark.parametrize("adopted_by", [1, 3], ids=["init", "a session manager"])
-def test_an_engine_whose_program_was_killed_is_ended(lock, held, processes, adopted_by):
+def test_an_engine_whose_program_was_killed_is_stopped(lock, held, processes, adopted_by):
     processes.table |= {7: (INLINE, adopted_by), 1: (["init"], 0), 3: (["systemd", "--user"], 1)}
     file = held(by(7))
     lock.clear()
@@ -128,7 +128,7 @@ def test_an_engine_whose_program_was_killed_is_ended(lock, held, processes, adop
     assert not file.exists()
 
 
-def test_an_engine_that_cannot_be_ended_is_named_and_not_waited_for_without_end(lock, held, processes):
+def test_an_engine_that_cannot_be_stopped_is_reported_after_a_time_limit(lock, held, processes):
     processes.table |= {7: (INLINE, 1), 1: (["init"], 0)}
     processes.immortal = True
     held(by(7))
@@ -145,13 +145,13 @@ def test_an_engine_whose_program_is_process_1_of_a_container_is_left_alone(lock,
     assert processes.ended == []
 
 
-def test_a_run_gives_back_what_it_returns_and_raises_what_it_raises(step):
+def test_a_run_returns_the_result_or_raises_the_exception(step):
     assert run_to_completion(lambda: 42, step) == 42
     with pytest.raises(KeyError, match="lost"):
         run_to_completion(lambda: {}["lost"], step)
 
 
-def test_after_ctrl_c_the_engine_finishes_what_is_under_way(step, monkeypatch):
+def test_after_ctrl_c_the_engine_finishes_its_running_operations(step, monkeypatch):
     import threading
 
     join, waits, did = threading.Thread.join, [], []

@@ -24,7 +24,7 @@ def folder(tmp_path):
     return folder
 
 
-def test_the_engine_of_the_first_up_is_kept(folder):
+def test_the_engine_of_the_first_up_is_required_later(folder):
     pin(folder, MACHINE, FIRST)
     with pytest.raises(SetupError) as refused:
         pin(folder, COLIMA, OTHER)
@@ -36,12 +36,12 @@ def test_the_engine_of_the_first_up_is_kept(folder):
     pin(folder, MACHINE, FIRST)
 
 
-def test_the_same_engine_may_be_reached_elsewhere_and_be_updated(folder):
+def test_the_same_engine_may_have_another_address_and_version(folder):
     pin(folder, MACHINE, FIRST)
     pin(folder, COLIMA, replace(FIRST, version="29.0.0"))
 
 
-def test_once_nothing_is_left_there_another_may_be_used(folder):
+def test_another_engine_can_be_used_after_everything_was_removed(folder):
     pin(folder, MACHINE, FIRST)
     unpin(folder)
     pin(folder, COLIMA, OTHER)
@@ -49,19 +49,19 @@ def test_once_nothing_is_left_there_another_may_be_used(folder):
     unpin(folder)
 
 
-def test_an_up_that_started_no_cloud_binds_to_nothing(folder):
+def test_an_up_that_started_no_cloud_pins_no_engine(folder):
     pin(folder, MACHINE, FIRST)
     folder.cloud_state.rmdir()
     pin(folder, COLIMA, OTHER)
 
 
-def test_an_engine_that_is_gone_for_good_can_be_given_up(folder):
+def test_a_lost_engine_can_be_unpinned(folder):
     pin(folder, MACHINE, FIRST)
     pin(folder, COLIMA, OTHER, force=True)
     pin(folder, COLIMA, OTHER)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"identity": 1}', '"x"'])
-def test_a_broken_file_holds_nobody(folder, content):
+def test_an_invalid_pin_file_is_ignored(folder, content):
     (folder.state / "docker-engine.json").write_text(content)
     pin(folder, COLIMA, OTHER)

@@ -59,7 +59,7 @@ def checkpoint(*resources):
 STACK = {"type": "pulumi:pulumi:Stack", "urn": urn("pulumi:pulumi:Stack", "mcpfleet-local")}
 
 
-def test_the_state_gives_the_resources_and_the_outputs_of_the_stack(folder, write):
+def test_the_state_has_the_resources_and_outputs_of_the_stack(folder, write):
     servers = {"echo": {"mcp_url": "http://127.0.0.1:9/mcp"}}
     service = {"type": SERVICE, "urn": urn(SERVICE), "id": "x", "outputs": {"uri": "http://127.0.0.1:9"}}
     write(checkpoint({**STACK, "outputs": {"servers": servers}}, service))
@@ -79,7 +79,7 @@ def test_the_state_gives_the_resources_and_the_outputs_of_the_stack(folder, writ
     ],
     ids=["no file", "new", "latest is null", "nothing in it", "only the stack"],
 )
-def test_a_stack_with_nothing_deployed_has_nothing(folder, write, content):
+def test_a_stack_without_a_deployment_is_empty(folder, write, content):
     if content is not None:
         write(content)
     assert (read_stack_state(folder).resources, read_stack_state(folder).servers) == ([], {})
@@ -102,7 +102,7 @@ CORRUPT = {
 
 
 @pytest.mark.parametrize("content", CORRUPT.values(), ids=CORRUPT.keys())
-def test_a_state_that_is_none_is_said_with_the_way_out(folder, write, content):
+def test_an_invalid_state_is_an_error_with_the_next_step(folder, write, content):
     file = write(content)
     with pytest.raises(SetupError) as failure:
         read_stack_state(folder)
@@ -111,7 +111,7 @@ def test_a_state_that_is_none_is_said_with_the_way_out(folder, write, content):
     assert ".bak" not in failure.value.next_step, "there is no backup"
 
 
-def test_the_backup_of_a_broken_state_is_named_by_a_command_that_a_shell_takes(folder, write):
+def test_an_invalid_states_backup_is_named_in_a_valid_shell_command(folder, write):
     file = write(b"")
     file.with_name("local.json.bak").write_text("{}")
     with pytest.raises(SetupError) as failure:
@@ -119,14 +119,14 @@ def test_the_backup_of_a_broken_state_is_named_by_a_command_that_a_shell_takes(f
     assert f"(cp '{file}.bak' '{file}')" in failure.value.next_step
 
 
-def test_a_state_file_that_is_a_folder_is_said_too(folder):
+def test_a_state_file_that_is_a_folder_is_an_error(folder):
     state_file(folder).mkdir(parents=True)
     with pytest.raises(SetupError, match="Is a directory"):
         read_stack_state(folder)
 
 
 @given(st.sampled_from(sorted(SHAPES)), names, names, names)
-def test_an_id_has_the_shape_that_the_provider_imports_by(kind, project, location, name):
+def test_an_id_has_the_providers_import_format(kind, project, location, name):
     inputs = {"project": project, "location": location, "repositoryId": name, "accountId": name, "name": name}
     found = re.fullmatch(SHAPES[kind], provider_id({"type": kind, "inputs": inputs}))
     assert found.groups() == ((project, name, project) if kind == ACCOUNT else (project, location, name))
@@ -143,21 +143,21 @@ def test_an_id_has_the_shape_that_the_provider_imports_by(kind, project, locatio
         "mcpfleet:index:McpServer",
     ],
 )
-def test_what_can_be_created_again_has_no_id(kind):
+def test_a_resource_that_can_be_created_again_has_no_id(kind):
     everything = {"project": "p", "location": "l", "name": "n", "repositoryId": "r", "accountId": "a"}
     assert provider_id({"type": kind, "inputs": everything}) is None
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("value", [None, "", {"4dabf18193072939515e22adb298388d": "1b47061264138c4ac30d75fd1eb44270"}])
-def test_inputs_that_do_not_tell_the_name_give_no_id(kind, value):
+def test_inputs_without_a_name_have_no_id(kind, value):
     assert provider_id({"type": kind, "inputs": INPUTS[kind]}) is not None
     for key in INPUTS[kind]:
         assert provider_id({"type": kind, "inputs": {**INPUTS[kind], key: value}}) is None
     assert provider_id({"type": kind}) is None
 
 
-def test_everything_that_a_fleet_makes_and_that_has_a_name_of_its_own_is_known_by_its_id():
+def test_every_named_resource_of_a_fleet_has_an_id():
     inputs = {"project": "p", "location": "l", "region": "r", "name": "n", "serviceId": "s", "secretId": "x"}
     found = {
         kind: provider_id({"type": kind, "inputs": inputs})
@@ -201,7 +201,7 @@ def test_a_state_with_nothing_pending_is_left_alone(step):
         assert stack.imported == []
 
 
-def test_a_resource_that_was_being_created_is_taken_into_the_state_by_its_id(step):
+def test_a_resource_whose_create_was_interrupted_is_imported_by_its_id(step):
     begun = resource(SERVICE)
     kept = resource(ACCOUNT, id="kept")
     stack = FakeStack(
@@ -230,7 +230,7 @@ def test_a_resource_that_was_being_created_is_taken_into_the_state_by_its_id(ste
     ],
     ids=["one that is created again", "an update", "a deletion", "a replacement"],
 )
-def test_any_other_pending_operation_is_forgotten_and_the_cloud_is_asked(step, operation):
+def test_any_other_pending_operation_is_dropped_and_refreshed(step, operation):
     there = [resource(SERVICE, id="x"), resource(SERVICE, "known", id="y")]
     stack = FakeStack(resources=there, pending_operations=[operation])
     assert recover_pending(stack, step), "a refresh has to tell what became of it"
@@ -246,7 +246,7 @@ def test_any_other_pending_operation_is_forgotten_and_the_cloud_is_asked(step, o
         ({"create": 3, "delete": 1, "replace": 2}, "3 created, 1 deleted, 2 replaced"),
     ],
 )
-def test_an_outcome_says_what_changed(changes, words):
+def test_a_result_lists_the_changes(changes, words):
     assert str(UpdateResult(changes, [])) == words
 
 
@@ -260,7 +260,7 @@ class RefusedRefresh:
         return SimpleNamespace(outputs={})
 
 
-def test_a_run_with_a_wrong_provider_setting_does_not_stop_the_next_one(monkeypatch, folder, write, step):
+def test_a_run_with_an_invalid_provider_setting_does_not_affect_the_next(monkeypatch, folder, write, step):
     write(checkpoint(STACK))
     unfinished = folder.state / "pulumi" / "unfinished"
     unfinished.touch()
@@ -271,7 +271,7 @@ def test_a_run_with_a_wrong_provider_setting_does_not_stop_the_next_one(monkeypa
 
 
 @pytest.mark.parametrize("operations", [[], [{"type": "creating", "resource": resource(SERVICE)}]])
-def test_the_state_says_whether_a_run_ended_in_the_middle(folder, write, operations):
+def test_the_state_shows_whether_a_run_was_interrupted(folder, write, operations):
     content = checkpoint(STACK)
     content["checkpoint"]["latest"]["pending_operations"] = operations
     write(content)

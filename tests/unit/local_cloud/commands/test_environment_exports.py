@@ -44,7 +44,7 @@ def test_every_api_that_the_local_cloud_serves_has_an_endpoint_and_every_endpoin
     assert {api for api, _ in served} == {api for api, _ in set_here}
 
 
-def test_every_endpoint_is_on_the_places_own_port_and_of_the_form_that_the_provider_takes():
+def test_every_endpoint_has_the_clouds_port_and_the_providers_format():
     variables = exports(CloudFolder(root=PLACE.root, state=PLACE.state, port=9123), None)
     endpoints = [value for key, value in variables.items() if ENDPOINT.fullmatch(key)]
     assert len(endpoints) >= 8
@@ -52,7 +52,7 @@ def test_every_endpoint_is_on_the_places_own_port_and_of_the_form_that_the_provi
         assert re.fullmatch(r"http://127\.0\.0\.1:9123/.*/[^/]+/", value)  # docs/google-apis.md 2.2
 
 
-def test_a_users_own_google_credentials_do_not_reach_the_local_cloud():
+def test_the_users_google_credentials_are_not_used_for_the_local_cloud():
     """Each of these the provider prefers to the key file (provider.go of the Terraform provider)."""
     variables = exports(PLACE, None)
     for name in ("GOOGLE_CREDENTIALS", "GOOGLE_CLOUD_KEYFILE_JSON", "GCLOUD_KEYFILE_JSON", "GOOGLE_OAUTH_ACCESS_TOKEN"):
@@ -61,12 +61,12 @@ def test_a_users_own_google_credentials_do_not_reach_the_local_cloud():
     assert variables["GOOGLE_APPLICATION_CREDENTIALS"] == str(PLACE.credentials / "deployer.json")
 
 
-def test_attached_plugins_are_named_only_where_there_are_any():
+def test_attached_plugins_are_exported_only_if_there_are_any():
     assert exports(PLACE, "gcp:1,docker-build:2")["PULUMI_DEBUG_PROVIDERS"] == "gcp:1,docker-build:2"
     assert "PULUMI_DEBUG_PROVIDERS" not in exports(PLACE, None)
 
 
-def test_for_the_real_plugins_none_is_started_and_a_shell_forgets_the_emulated_ones(monkeypatch, capsys):
+def test_with_real_plugins_the_emulated_ones_are_unset_in_the_shell(monkeypatch, capsys):
     monkeypatch.setattr(background, "find_running", lambda _folder, name: {"pid": 1} if name == "cloud" else None)
     monkeypatch.setattr(background, "ensure_plugins", lambda *_, **__: pytest.fail("a plugin was started"))
     stack.env(Phases(), real_plugins=True)
@@ -77,7 +77,7 @@ def test_for_the_real_plugins_none_is_started_and_a_shell_forgets_the_emulated_o
 
 
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1))
-def test_the_state_of_any_folder_is_found_again_in_its_url(name):
+def test_the_state_url_of_any_folder_leads_back_to_it(name):
     state = PLACE.root / name
     url = exports(CloudFolder(root=PLACE.root, state=state), None)["PULUMI_BACKEND_URL"]
     parts = urlsplit(url)
@@ -91,14 +91,14 @@ def test_the_state_of_any_folder_is_found_again_in_its_url(name):
         st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0")),
     )
 )
-def test_a_shell_reads_back_what_was_printed(variables):
+def test_a_shell_reads_the_exported_values_unchanged(variables):
     words = shlex.split(format_exports(variables))
     assert [word for word in words if word == "export"] == ["export"] * len(variables)
     assert dict(word.split("=", 1) for word in words if word != "export") == variables
 
 
 @pytest.mark.parametrize("name", ["local", "showcase"])
-def test_a_stack_of_this_machine_has_the_universe_of_the_local_cloud_and_a_salt_of_its_own(name):
+def test_a_local_stack_has_the_local_universe_and_its_own_salt(name):
     """Without the salt Pulumi would write one into the file, which git would then show as changed."""
     stack = yaml.safe_load((PLACE.root / f"Pulumi.{name}.yaml").read_text(encoding="utf-8"))
     settings = Settings(state=PLACE.state)

@@ -39,7 +39,7 @@ def test_a_containers_log_lines_are_shown_inert(screen, monkeypatch):
     assert second == "second"
 
 
-def test_notes_and_failures_of_a_phase_begin_no_line_of_their_own(screen):
+def test_notes_and_failures_of_a_phase_cannot_add_lines(screen):
     made, phases = screen
 
     def build():
@@ -53,7 +53,7 @@ def test_notes_and_failures_of_a_phase_begin_no_line_of_their_own(screen):
     assert [line[:4] for line in lines_of(made)] == ["  he", "✗ Bu", "erro", "  | ", "next"]
 
 
-def test_a_state_with_a_name_that_is_an_option_is_refused_before_it_is_printed(screen):
+def test_a_server_name_that_looks_like_an_option_is_refused_before_printing(screen):
     made, phases = screen
     with pytest.raises(SetupError, match="The stack cannot be used: servers: '--x") as raised:
         stack.print_services(phases, {"--x\x1b": {}}, {})
@@ -62,7 +62,7 @@ def test_a_state_with_a_name_that_is_an_option_is_refused_before_it_is_printed(s
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_a_console_that_is_not_utf_8_gets_words_for_our_marks(monkeypatch, encoding):
+def test_a_console_without_utf_8_gets_words_instead_of_symbols(monkeypatch, encoding):
     streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
     monkeypatch.setattr(sys, "stdout", streams[0])
     monkeypatch.setattr(sys, "stderr", streams[1])

@@ -89,7 +89,7 @@ def image(*tags, digests=()):
     return Thing("", tags=[*tags], attrs={"RepoDigests": list(digests) or None})
 
 
-def test_a_cloud_as_it_begins_has_nothing_left(folder, docker):
+def test_a_fresh_cloud_has_no_leftovers(folder, docker):
     docker.images.things = [
         image("python:3.13"),
         image("127.0.0.1:18300/us/mcpfleet-public/images/base:latest"),
@@ -119,11 +119,11 @@ def test_a_cloud_as_it_begins_has_nothing_left(folder, docker):
         ),
     ],
 )
-def test_what_the_local_cloud_still_holds_is_left(folder, docker, held, line):
+def test_resources_of_the_local_cloud_are_leftovers(folder, docker, held, line):
     assert leftovers.find(folder, docker, CLOUD, {**EMPTY, **held}) == [line]
 
 
-def test_what_docker_still_holds_of_this_cloud_is_left(folder, docker):
+def test_docker_objects_of_this_cloud_are_leftovers(folder, docker):
     docker.containers.things = [ours("mcpfleet-echo-1"), ours("another", cloud="other")]
     docker.images.things = [
         image("127.0.0.1:18300/l/p/mcpfleet/echo:1", digests=["127.0.0.1:18300/l/p/mcpfleet/echo@sha256:0"]),
@@ -136,7 +136,7 @@ def test_what_docker_still_holds_of_this_cloud_is_left(folder, docker):
     ]
 
 
-def test_what_the_state_still_holds_is_left(folder, docker):
+def test_resources_in_the_state_are_leftovers(folder, docker):
     file = state_file(folder)
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps({"checkpoint": {"latest": {"resources": [{"type": "t", "urn": "urn:pulumi:x"}]}}}))
@@ -148,7 +148,7 @@ def test_a_cloud_without_an_id_has_nothing_in_docker(folder, docker):
     assert leftovers.find(folder, docker, {}, EMPTY) == []
 
 
-def test_to_forget_removes_this_clouds_gateway_its_networks_and_the_state(folder, docker):
+def test_removing_a_cloud_removes_its_gateway_networks_and_state(folder, docker):
     state_file(folder).parent.mkdir(parents=True)
     state_file(folder).write_text("{}")
     mine, other = ours("mine"), ours("other", cloud="other")
@@ -162,7 +162,7 @@ def test_to_forget_removes_this_clouds_gateway_its_networks_and_the_state(folder
     leftovers.remove_cloud(folder, docker, CLOUD)
 
 
-def test_a_container_that_is_left_at_the_end_is_a_failure(folder, docker):
+def test_a_container_left_at_the_end_is_an_error(folder, docker):
     docker.containers.things = [ours("late")]
     with pytest.raises(SetupError, match="Docker still has late"):
         leftovers.remove_cloud(folder, docker, CLOUD)
@@ -191,20 +191,20 @@ def admin(folder):
     return admin
 
 
-def test_the_cloud_is_asked_with_its_own_token(admin):
+def test_the_cloud_is_called_with_its_own_token(admin):
     cloud, sent = admin(httpx2.Response(200, json=EMPTY))
     assert cloud.inventory() == EMPTY
     assert str(sent[0].url) == "http://127.0.0.1:8470/_local/inventory"
     assert sent[0].headers["authorization"] == "Bearer s3cret"
 
 
-def test_logs_are_the_lines_of_one_service(admin):
+def test_logs_returns_the_lines_of_one_service(admin):
     cloud, sent = admin(httpx2.Response(200, text="one\ntwo\n"))
     assert cloud.logs("projects/p/locations/l/services/mcp-echo&lines=1") == ["one", "two"]
     assert dict(sent[0].url.params) == {"service": "projects/p/locations/l/services/mcp-echo&lines=1"}
 
 
-def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, folder):
+def test_a_reset_removes_the_state_and_the_built_images(admin, folder):
     state_file(folder).parent.mkdir(parents=True)
     state_file(folder).write_text("corrupt")
     cloud, sent = admin(httpx2.Response(200, json=EMPTY))
@@ -248,7 +248,7 @@ def test_a_reset_drops_the_state_and_the_images_that_were_built_too(admin, folde
         (httpx2.Response(502), "answered 502 .*: Bad Gateway", "cloud.log"),
     ],
 )
-def test_a_cloud_that_cannot_be_asked_is_said_with_the_way_out(admin, answer, message, step):
+def test_an_unreachable_cloud_is_an_error_with_the_next_step(admin, answer, message, step):
     cloud, _ = admin(answer)
     with pytest.raises(SetupError, match=message) as failure:
         cloud.logs("mcp-echo")
@@ -257,7 +257,7 @@ def test_a_cloud_that_cannot_be_asked_is_said_with_the_way_out(admin, answer, me
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe"])
-def test_a_missing_token_is_said_with_the_way_out(admin, folder, content):
+def test_a_missing_token_is_an_error_with_the_next_step(admin, folder, content):
     cloud, sent = admin(httpx2.Response(200))
     file = folder.cloud_state / "admin-token"
     file.unlink() if content is None else file.write_bytes(content)

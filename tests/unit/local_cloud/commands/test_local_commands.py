@@ -25,7 +25,7 @@ def run(monkeypatch, capsys, tmp_path):
     return run
 
 
-def test_it_has_the_commands_of_the_local_cloud(run):
+def test_mcpfleet_local_has_the_local_clouds_commands(run):
     code, out, _ = run("local", "--help")
     assert code == 0
     assert "Usage: mcpfleet local [OPTIONS] COMMAND" in out
@@ -39,11 +39,11 @@ def test_the_options_and_the_help_of_a_command_are_passed_on(run):
     assert "--stack" in out
 
 
-def test_without_a_command_it_prints_its_help(run):
+def test_without_a_command_help_is_printed(run):
     assert "Usage: mcpfleet local" in run("local")[1]
 
 
-def test_an_unknown_command_is_a_mistake_of_the_call(run):
+def test_an_unknown_command_is_a_usage_error(run):
     code, _, err = run("local", "upp")
     assert code == 2
     assert "there is no command 'upp'" in err
@@ -53,7 +53,7 @@ def test_an_unknown_command_is_a_mistake_of_the_call(run):
     ("environ", "program"),
     [({}, "mcpfleet local"), ({"UV_RUN_RECURSION_DEPTH": "1"}, "uv run mcpfleet local")],
 )
-def test_messages_name_what_the_user_typed(environ, program, monkeypatch):
+def test_messages_use_the_command_that_the_user_typed(environ, program, monkeypatch):
     assert cli.typed_program(environ) == program
     monkeypatch.setenv(paths.PROGRAM_VARIABLE, program)
     assert program == importlib.reload(paths).PROGRAM

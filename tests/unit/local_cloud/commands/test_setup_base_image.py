@@ -51,7 +51,7 @@ def debian(host):
     return host
 
 
-def test_the_image_of_the_recipe_is_left_alone(host, paths, engine, recipe, step):
+def test_an_up_to_date_image_is_left_alone(host, paths, engine, recipe, step):
     engine.images[BASE_IMAGE] = ImageFacts(labels={SPEC_LABEL: recipe.hash})
     ensure_base_image(host, paths, engine, recipe, step)
     assert engine.did == []
@@ -62,9 +62,7 @@ def test_the_image_of_the_recipe_is_left_alone(host, paths, engine, recipe, step
     ("process", "machine", "foreign"),
     [("x86_64", "amd64", []), ("aarch64", "arm64", []), ("x86_64", "arm64", ["--architectures=arm64"])],
 )
-def test_the_image_is_made_for_the_engines_machine_and_not_for_this_process(
-    debian, paths, engine, recipe, step, process, machine, foreign
-):
+def test_the_image_has_the_engines_architecture(debian, paths, engine, recipe, step, process, machine, foreign):
     debian.system = ("Linux", process)
     engine.said = EngineFacts(architecture=machine)
     engine.refuse["pull"] = NO_HUB
@@ -74,13 +72,13 @@ def test_the_image_is_made_for_the_engines_machine_and_not_for_this_process(
 
 
 @pytest.mark.parametrize("labels", [{}, {SPEC_LABEL: "of another recipe"}])
-def test_an_image_of_another_recipe_is_replaced(host, paths, engine, recipe, step, labels):
+def test_an_image_of_another_specification_is_replaced(host, paths, engine, recipe, step, labels):
     engine.images[BASE_IMAGE] = ImageFacts(labels=labels)
     ensure_base_image(host, paths, engine, recipe, step)
     assert engine.images[BASE_IMAGE].labels[SPEC_LABEL] == recipe.hash
 
 
-def test_the_pinned_image_is_pulled_where_a_registry_hands_it_out(host, paths, engine, recipe, step):
+def test_the_pinned_image_is_pulled_if_a_registry_is_reachable(host, paths, engine, recipe, step):
     ensure_base_image(host, paths, engine, recipe, step)
     assert engine.did == ["pull python:3.13-slim", f"build {BASE_IMAGE}"]
     assert host.calls == []
@@ -88,19 +86,19 @@ def test_the_pinned_image_is_pulled_where_a_registry_hands_it_out(host, paths, e
     assert len(engine.did) == 2, "the second run found the first one's image"
 
 
-def test_a_pulled_image_is_made_to_trust_what_the_machine_trusts(host, paths, engine, step):
+def test_the_machines_certificates_are_added_to_a_pulled_image(host, paths, engine, step):
     ensure_base_image(host, paths, engine, BaseImageSpec(REFERENCE, [pem("proxy")]), step)
     (context,) = engine.contexts
     assert context[file_name(pem("proxy"))] == pem("proxy")
     assert "RUN update-ca-certificates\nENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt" in context["Dockerfile"]
 
 
-def test_without_extra_certificates_a_pulled_image_gets_a_label_and_nothing_else(tmp_path, recipe):
+def test_without_extra_certificates_a_pulled_image_gets_only_a_label(tmp_path, recipe):
     write_context(tmp_path, recipe)
     assert (tmp_path / "Dockerfile").read_text() == "ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\n"
 
 
-def test_without_a_registry_it_is_made_from_debian_packages(debian, paths, engine, recipe, step):
+def test_without_a_registry_the_image_is_built_from_debian_packages(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
     ensure_base_image(debian, paths, engine, recipe, step)
     assert engine.did == ["pull python:3.13-slim", f"import {BASE_IMAGE}"]
@@ -108,7 +106,7 @@ def test_without_a_registry_it_is_made_from_debian_packages(debian, paths, engin
     assert step.detail == "built from Debian packages"
 
 
-def test_the_machine_s_authorities_are_put_into_what_is_made(debian, paths, engine, step):
+def test_the_machines_certificates_are_added_to_a_built_image(debian, paths, engine, step):
     engine.refuse["pull"] = NO_HUB
     copied = []
 
@@ -124,7 +122,7 @@ def test_the_machine_s_authorities_are_put_into_what_is_made(debian, paths, engi
     assert copied == [pem("one"), pem("two")]
 
 
-def test_a_wiped_docker_costs_one_import_and_no_pull(debian, paths, engine, recipe, step):
+def test_after_a_docker_prune_the_image_is_imported_without_a_pull(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
     ensure_base_image(debian, paths, engine, recipe, step)
     engine.images.clear()
@@ -136,7 +134,7 @@ def test_a_wiped_docker_costs_one_import_and_no_pull(debian, paths, engine, reci
     assert step.detail == "imported from the cache"
 
 
-def test_a_changed_recipe_is_made_anew_and_the_old_tar_goes(debian, paths, engine, recipe, step):
+def test_a_changed_specification_is_built_anew_and_the_old_tar_is_removed(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
     ensure_base_image(debian, paths, engine, recipe, step)
     changed = BaseImageSpec(REFERENCE, [pem("a new authority")])
@@ -153,14 +151,14 @@ def test_a_missing_mmdebstrap_is_installed_on_debian(debian, paths, engine, reci
     assert any(words[-2:] == ["mmdebstrap", "debian-archive-keyring"] for words in debian.calls)
 
 
-def test_where_nothing_can_be_made_the_refusal_and_the_way_out_are_one_message(host, paths, engine, recipe, step):
+def test_an_image_that_cannot_be_built_or_pulled_is_one_message_with_the_next_step(host, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
     with pytest.raises(SetupError, match=r"can't be pulled \(dial tcp.*no such host\)") as failure:
         ensure_base_image(host, paths, engine, recipe, step)
     assert "MCPFLEET_BASE_IMAGE" in failure.value.next_step
 
 
-def test_a_failed_mmdebstrap_shows_its_last_words_and_leaves_no_tar(debian, paths, engine, recipe, step):
+def test_a_failed_mmdebstrap_shows_its_last_output_and_leaves_no_tar(debian, paths, engine, recipe, step):
     engine.refuse["pull"] = NO_HUB
     debian.answers[("mmdebstrap",)] = CompletedProgram(25, "E: apt-get update failed")
     with pytest.raises(SetupError, match="E: apt-get update failed"):
@@ -168,21 +166,21 @@ def test_a_failed_mmdebstrap_shows_its_last_words_and_leaves_no_tar(debian, path
     assert list((paths.cache / "base").iterdir()) == []
 
 
-def test_a_tar_that_docker_refuses_is_not_kept(debian, paths, engine, recipe, step):
+def test_a_tar_that_docker_refuses_is_removed(debian, paths, engine, recipe, step):
     engine.refuse.update(pull=NO_HUB, **{"import": "unexpected EOF"})
     with pytest.raises(SetupError, match="could not import the base image: unexpected EOF"):
         ensure_base_image(debian, paths, engine, recipe, step)
     assert list((paths.cache / "base").iterdir()) == []
 
 
-def test_an_image_that_the_user_names_is_used_without_a_pull_when_docker_has_it(host, paths, engine, step):
+def test_a_configured_image_that_docker_has_is_not_pulled(host, paths, engine, step):
     engine.images["corp/python:3.13"] = ImageFacts()
     recipe = BaseImageSpec("corp/python:3.13", [], is_chosen=True)
     ensure_base_image(host, paths, engine, recipe, step)
     assert engine.did == [f"build {BASE_IMAGE}"]
 
 
-def test_an_image_that_the_user_names_is_not_replaced_by_another(debian, paths, engine, step):
+def test_a_configured_image_is_not_replaced(debian, paths, engine, step):
     engine.refuse["pull"] = "manifest unknown"
     with pytest.raises(SetupError, match="MCPFLEET_BASE_IMAGE=corp/pyton:3 can't be used: manifest unknown"):
         ensure_base_image(debian, paths, engine, BaseImageSpec("corp/pyton:3", [], is_chosen=True), step)
@@ -190,37 +188,37 @@ def test_an_image_that_the_user_names_is_not_replaced_by_another(debian, paths, 
 
 
 @given(st.lists(st.text(min_size=1), unique=True, max_size=3), st.lists(st.text(min_size=1), unique=True, max_size=3))
-def test_recipes_have_the_same_hash_only_when_they_are_the_same(one, other):
+def test_only_equal_specifications_have_the_same_hash(one, other):
     hashes = [BaseImageSpec(REFERENCE, [pem(text) for text in texts]).hash for texts in (one, other)]
     assert (hashes[0] == hashes[1]) == (one == other)
 
 
-def test_another_pin_is_another_recipe(recipe):
+def test_another_pinned_digest_is_another_specification(recipe):
     assert BaseImageSpec(f"python:3.13-slim@sha256:{'b' * 64}", []).hash != recipe.hash
 
 
-def test_every_dockerfile_of_ours_is_pinned_to_the_base_that_setup_makes():
+def test_every_dockerfile_uses_the_pinned_base_image_of_setup():
     files = [file for file in REPOSITORY.glob("*/**/Dockerfile") if not {".mcpfleet", ".venv"} & {*file.parts}]
     pins = {line for file in files for line in file.read_text().splitlines() if line.startswith("ARG BASE_IMAGE=")}
     assert pins == {f"ARG BASE_IMAGE={PINNED}"}
 
 
-def test_only_certificates_that_somebody_added_are_extra():
+def test_only_certificates_added_to_the_machine_are_extra():
     bundle = f"# Example Root\n{pem('root')}{pem('proxy')}"
     assert select_extra_certificates(bundle, [pem("root"), pem("other root")]) == [pem("proxy")]
 
 
-def test_line_ends_and_remarks_make_no_certificate_a_new_one():
+def test_line_ends_and_comments_do_not_change_a_certificate():
     remarked = "subject=Example\n" + pem("root").replace("\n", " \r\n")
     assert parse_certificates(remarked) == parse_certificates(pem("root"))
     assert select_extra_certificates(remarked, [pem("root")]) == []
 
 
-def test_where_the_distribution_s_list_is_unknown_nothing_is_called_extra():
+def test_without_the_distributions_list_no_certificate_is_extra():
     assert select_extra_certificates(pem("root"), []) == []
 
 
-def test_the_bundle_that_the_environment_names_is_the_one_that_is_read(tmp_path):
+def test_the_certificate_bundle_in_the_environment_is_used(tmp_path):
     (tmp_path / "roots").mkdir()
     (tmp_path / "roots" / "root.crt").write_text(pem("root"))
     (tmp_path / "bundle.pem").write_text(pem("root") + pem("proxy"))
@@ -247,13 +245,13 @@ def test_the_example_image_is_built_once_and_again_after_an_edit(paths, engine, 
     assert len(engine.did) == 3
 
 
-def test_what_a_failed_build_said_is_in_the_message(paths, engine, step, toolbox):
+def test_a_failed_build_is_reported_with_its_output(paths, engine, step, toolbox):
     engine.refuse["build"] = "RUN pip install: no matching distribution"
     with pytest.raises(SetupError, match="no matching distribution"):
         find_toolbox_image(paths, engine, "recipe", step)
 
 
-def test_a_name_is_never_taken_for_content(tmp_path):
+def test_the_image_hash_separates_file_names_from_contents(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     for folder, files in ((one, {"x": "a", "y": "b"}), (other, {"x": "ayb"})):
         folder.mkdir()

@@ -42,7 +42,7 @@ def failing(error):
     return connect
 
 
-def test_a_docker_that_answers_is_taken_as_it_is(host, paths, step, engine):
+def test_a_running_docker_is_used(host, paths, step, engine):
     assert find_docker(host, paths, step, lambda _: engine) is engine
     assert host.calls == []
 
@@ -56,13 +56,13 @@ def test_a_dead_docker_host_is_named_and_nothing_is_installed(host, paths, step,
     assert host.calls == []
 
 
-def test_no_permission_names_the_docker_group(host, paths, step):
+def test_a_permission_error_names_the_docker_group(host, paths, step):
     with pytest.raises(SetupError, match="this user has no access to it") as failure:
         find_docker(host, paths, step, failing(PermissionError(errno.EACCES, "docker.sock")))
     assert "usermod -aG docker" in failure.value.next_step
 
 
-def test_the_engine_is_named_with_what_it_lacks(plain):
+def test_the_engine_is_printed_with_its_missing_features(plain):
     facts = EngineFacts(
         version="28.0.1", is_rootless=True, architecture="arm64", limits=Limits(memory=False, processes=False)
     )
@@ -73,13 +73,13 @@ def test_the_engine_is_named_with_what_it_lacks(plain):
     assert "it cannot limit containers' memory and processes" in printed
 
 
-def test_an_engine_that_lacks_nothing_is_named_and_nothing_more(plain):
+def test_an_engine_with_every_feature_is_printed_without_notes(plain):
     with plain.phase("Docker") as step:
         report_engine(EngineFacts(version="28.0.1"), EngineAddress(host="unix:///var/run/docker.sock"), step)
     assert len(plain.console.file.getvalue().splitlines()) == 1
 
 
-def test_an_engine_that_answers_nonsense_is_not_replaced_by_an_installation(host, paths, step):
+def test_an_engine_with_invalid_responses_is_not_replaced_by_an_installation(host, paths, step):
     with pytest.raises(SetupError, match=r"client version 1\.12 is too old"):
         find_docker(host, paths, step, failing(NoEngineError("client version 1.12 is too old")))
     assert host.calls == []
@@ -101,7 +101,7 @@ def test_root_on_debian_and_ubuntu_gets_docker_installed_and_started(host, paths
     assert (paths.cache / "docker" / "dockerd.pid").read_text() == "4242\n"
 
 
-def test_a_foreign_package_source_that_fails_does_not_stop_the_installation(host, paths, step, engine, after_start):
+def test_a_failing_third_party_package_source_does_not_stop_the_installation(host, paths, step, engine, after_start):
     host.files = DEBIAN
     host.answers[(*APT, "update")] = CompletedProgram(100, "E: foreign.example: 403 Forbidden")
     host.answers[(*APT, "install")] = CompletedProgram(0, "")
@@ -115,7 +115,7 @@ def test_an_installed_docker_is_only_started(host, paths, step, engine, after_st
     assert host.started == [["/usr/bin/dockerd"]]
 
 
-def test_a_service_manager_starts_docker_where_one_runs(host, paths, step, engine):
+def test_docker_is_started_by_the_running_service_manager(host, paths, step, engine):
     host.programs["dockerd"] = Path("/usr/bin/dockerd")
     host.files = {Path("/proc/1/comm"): "systemd\n"}
     host.answers["systemctl", "start", "docker"] = CompletedProgram(0, "")
@@ -129,7 +129,7 @@ def test_a_service_manager_starts_docker_where_one_runs(host, paths, step, engin
     assert host.started == []
 
 
-def test_what_the_service_manager_says_is_shown(host, paths, step, nobody_listens):
+def test_the_service_managers_error_is_shown(host, paths, step, nobody_listens):
     host.programs["dockerd"] = Path("/usr/bin/dockerd")
     host.files = {Path("/proc/1/comm"): "systemd\n"}
     host.answers["systemctl", "start", "docker"] = CompletedProgram(1, "Unit docker.service is masked.")
@@ -138,7 +138,7 @@ def test_what_the_service_manager_says_is_shown(host, paths, step, nobody_listen
     assert failure.value.next_step == "type: journalctl -u docker -n 50"
 
 
-def test_a_user_without_rights_is_told_what_to_install(host, paths, step, nobody_listens):
+def test_without_root_the_error_says_what_to_install(host, paths, step, nobody_listens):
     host.root, host.files = False, DEBIAN
     with pytest.raises(SetupError, match="may not install it") as failure:
         find_docker(host, paths, step, nobody_listens)
@@ -146,7 +146,7 @@ def test_a_user_without_rights_is_told_what_to_install(host, paths, step, nobody
     assert host.calls == []
 
 
-def test_a_user_without_rights_is_told_to_start_what_is_installed(host, paths, step, nobody_listens):
+def test_without_root_the_error_says_how_to_start_an_installed_docker(host, paths, step, nobody_listens):
     host.root = False
     host.programs["dockerd"] = Path("/usr/bin/dockerd")
     with pytest.raises(SetupError, match="installed, but not running") as failure:
@@ -154,21 +154,21 @@ def test_a_user_without_rights_is_told_to_start_what_is_installed(host, paths, s
     assert failure.value.next_step == "type: sudo systemctl start docker"
 
 
-def test_root_on_another_system_is_told_what_to_install(host, paths, step, nobody_listens):
+def test_on_another_system_the_error_says_what_to_install(host, paths, step, nobody_listens):
     host.files = ROCKY
     with pytest.raises(SetupError, match=r"docker\.io is missing, and \./dev installs only on Debian and Ubuntu"):
         find_docker(host, paths, step, nobody_listens)
     assert host.calls == []
 
 
-def test_a_mac_is_told_to_start_docker_desktop(host, paths, step, nobody_listens):
+def test_on_macos_the_error_says_to_start_docker_desktop(host, paths, step, nobody_listens):
     host.system = ("Darwin", "arm64")
     with pytest.raises(SetupError) as failure:
         find_docker(host, paths, step, nobody_listens)
     assert "Docker Desktop" in failure.value.next_step
 
 
-def test_apt_s_last_words_are_shown(host, paths, step, nobody_listens):
+def test_a_failed_apt_shows_its_last_output(host, paths, step, nobody_listens):
     host.files = DEBIAN
     host.answers[(*APT, "update")] = CompletedProgram(0, "")
     host.answers[(*APT, "install")] = CompletedProgram(100, "E: Unable to locate package docker.io")
@@ -176,7 +176,7 @@ def test_apt_s_last_words_are_shown(host, paths, step, nobody_listens):
         find_docker(host, paths, step, nobody_listens)
 
 
-def test_a_daemon_that_ends_at_once_is_reported_with_its_last_words(host, paths, step, nobody_listens, process):
+def test_a_daemon_that_exits_at_once_is_reported_with_its_output(host, paths, step, nobody_listens, process):
     host.programs["dockerd"] = Path("/usr/bin/dockerd")
     host.process = process(code=1)
     log = paths.cache / "docker" / "dockerd.log"
@@ -187,14 +187,14 @@ def test_a_daemon_that_ends_at_once_is_reported_with_its_last_words(host, paths,
     assert host.now == 0
 
 
-def test_a_daemon_that_never_answers_is_not_waited_for_forever(host, paths, step, nobody_listens):
+def test_waiting_for_the_daemon_is_limited(host, paths, step, nobody_listens):
     host.programs["dockerd"] = Path("/usr/bin/dockerd")
     with pytest.raises(SetupError, match="did not answer within 90 s"):
         find_docker(host, paths, step, nobody_listens)
     assert START_SECONDS <= host.now < START_SECONDS + 1
 
 
-def test_a_full_disk_names_the_path_the_bytes_and_the_way_out(host):
+def test_a_full_disk_is_an_error_with_path_bytes_and_next_step(host):
     path = Path("/var/lib/docker")
     host.free[path] = 2_999_999_999
     with pytest.raises(
@@ -205,6 +205,6 @@ def test_a_full_disk_names_the_path_the_bytes_and_the_way_out(host):
 
 
 @pytest.mark.parametrize("free", [NEEDED_BYTES, None])
-def test_enough_room_and_a_disk_of_another_machine_pass(host, free):
+def test_enough_space_and_a_remote_disk_pass(host, free):
     host.free[Path("/var/lib/docker")] = free
     check_disk_space(host, Path("/var/lib/docker"), "")

@@ -17,7 +17,7 @@ def terminal(clock):
     return Phases(console, clock)
 
 
-def test_a_phase_is_one_line_with_its_seconds_and_what_came_of_it(plain, clock):
+def test_a_phase_is_one_line_with_its_seconds_and_result(plain, clock):
     with plain.phase("Pulumi CLI") as step:
         clock.now += 3.26
         step.note("3.256.0, in cache")
@@ -43,14 +43,14 @@ def test_on_a_terminal_the_running_phase_is_shown_and_its_line_stays(terminal, c
     assert "2.0 s" in printed.splitlines()[-1]
 
 
-def test_the_cursor_is_given_back_after_the_last_phase_even_when_it_fails(terminal):
+def test_the_cursor_is_restored_after_the_last_phase_even_if_it_fails(terminal):
     with pytest.raises(SetupError), terminal.phase("Docker"):
         raise SetupError("no Docker", "install it")
     printed = terminal.console.file.getvalue()
     assert printed.rindex("\x1b[?25h") > printed.rindex("\x1b[?25l")
 
 
-def test_phases_within_a_phase_come_under_it_in_their_order(plain, clock):
+def test_nested_phases_are_printed_below_their_parent_in_order(plain, clock):
     with plain.phase("Deploy") as step:
         for name in ("accounts", "services"):
             with step.phase(name):
@@ -59,7 +59,7 @@ def test_phases_within_a_phase_come_under_it_in_their_order(plain, clock):
     assert [child.title for child in plain.results[0].children] == ["accounts", "services"]
 
 
-def test_a_failing_phase_shows_why_and_what_to_do_at_once(plain):
+def test_a_failing_phase_prints_cause_and_next_step_at_once(plain):
     with pytest.raises(SetupError), plain.phase("Docker"):
         raise SetupError("Docker is missing [here].", "install it.")
     assert lines(plain)[0].split()[:2] == ["✗", "Docker"]
@@ -67,14 +67,14 @@ def test_a_failing_phase_shows_why_and_what_to_do_at_once(plain):
     assert not plain.results[0].is_ok
 
 
-def test_a_failure_is_not_told_twice(plain):
+def test_a_failure_is_printed_once(plain):
     error = SetupError("no Docker", "install it")
     plain.show_error(error)
     plain.show_error(error)
     assert lines(plain) == ["error: no Docker", "next:  install it"]
 
 
-def test_a_failure_in_a_nested_phase_marks_both_and_is_told_once(plain):
+def test_a_failure_in_a_nested_phase_marks_both_and_is_printed_once(plain):
     with pytest.raises(SetupError), plain.phase("Deploy") as step, step.phase("services"):
         raise SetupError("port taken", "free it")
     assert [result.is_ok for result in (plain.results[0], *plain.results[0].children)] == [False, False]
@@ -87,7 +87,7 @@ def test_a_long_message_is_never_cut_or_wrapped(plain):
     assert lines(plain)[0] == f"error: {message}"
 
 
-def test_without_a_terminal_a_long_phase_says_now_and_then_what_it_does(plain, clock):
+def test_without_a_terminal_a_long_phase_prints_its_progress_at_intervals(plain, clock):
     with plain.phase("Pulumi CLI") as step:
         for second in range(40):
             clock.now = float(second)
@@ -102,7 +102,7 @@ def test_a_phase_that_was_measured_elsewhere_is_shown_with_the_others(plain):
     assert lines(plain)[0].split() == ["✓", "Python", "environment", "in", "step"]
 
 
-def test_jobs_run_side_by_side_and_give_their_results_in_the_given_order(plain):
+def test_parallel_jobs_return_their_results_in_order(plain):
     both = threading.Barrier(2, timeout=5)
 
     def job(result):
@@ -129,7 +129,7 @@ def test_every_failure_is_reported_and_not_only_the_first(plain):
     assert {"next:  install Docker", "next:  install Pulumi"} <= set(lines(plain))
 
 
-def test_one_failure_comes_alone_and_the_other_job_still_ends(plain):
+def test_a_single_failure_is_raised_itself_after_the_other_job_ends(plain):
     ended = []
 
     def fails():
@@ -140,7 +140,7 @@ def test_one_failure_comes_alone_and_the_other_job_still_ends(plain):
     assert ended == [True]
 
 
-def test_a_bug_is_not_hidden_behind_a_failure_of_the_surroundings(plain):
+def test_an_unexpected_exception_is_raised_in_spite_of_an_expected_failure(plain):
     def fails():
         raise SetupError("no Docker", "install it")
 
@@ -151,7 +151,7 @@ def test_a_bug_is_not_hidden_behind_a_failure_of_the_surroundings(plain):
         plain.run_concurrently(fails, buggy)
 
 
-def test_failures_of_nested_side_by_side_runs_are_all_kept(plain):
+def test_failures_of_nested_parallel_runs_are_all_kept(plain):
     def fails(name):
         def run():
             raise SetupError(name, "")

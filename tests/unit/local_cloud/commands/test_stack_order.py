@@ -6,7 +6,7 @@ from mcpfleet_local_cloud.commands import stack
 from mcpfleet_local_cloud.commands.phases import SetupError
 
 
-def test_a_bad_port_is_said_before_the_machine_is_set_up(monkeypatch, plain):
+def test_an_invalid_port_is_reported_before_setup(monkeypatch, plain):
     prepared = []
     monkeypatch.setattr(stack, "prepare", prepared.append)
     monkeypatch.setenv("MCPFLEET_PORT", "eight")

@@ -86,27 +86,27 @@ def printed(plain):
     return plain.out.file.getvalue
 
 
-def test_a_checkout_has_the_default_port_unless_it_is_told_another(folder):
+def test_a_checkout_has_the_default_port_unless_configured(folder):
     assert stack.find_cloud_folder({}) == folder
     assert stack.find_cloud_folder({"MCPFLEET_PORT": ""}).port == 8470
     assert stack.find_cloud_folder({"MCPFLEET_PORT": "9000"}).port == 9000
 
 
 @pytest.mark.parametrize("port", ["abc", "0", "80", "65536", "-1", "8470.0", " 8470", "²", "٨٤٧٠"])
-def test_what_is_no_port_is_refused(folder, port):
+def test_an_invalid_port_is_refused(folder, port):
     with pytest.raises(SetupError, match="not a port") as failure:
         stack.find_cloud_folder({"MCPFLEET_PORT": port})
     assert repr(port) in failure.value.message
     assert "1024 to 65535" in failure.value.next_step
 
 
-def test_a_cloud_that_is_there_keeps_its_port(cloud_at, folder):
+def test_an_existing_cloud_keeps_its_port(cloud_at, folder):
     cloud_at(9000)
     assert stack.find_cloud_folder({}).port == 9000
     assert stack.find_cloud_folder({"MCPFLEET_PORT": "9000"}).port == 9000
 
 
-def test_a_cloud_that_is_there_is_not_moved(cloud_at, folder):
+def test_an_existing_cloud_cannot_change_its_port(cloud_at, folder):
     cloud_at(9000)
     with pytest.raises(
         SetupError, match="MCPFLEET_PORT is 9001, but this checkout's local cloud has port 9000"
@@ -121,7 +121,7 @@ def stacks(folder):
         (folder.root / f"Pulumi.{name}.yaml").write_text(f"config: {{gcp:universeDomain: {domain}}}\n")
 
 
-def test_the_stack_is_local_unless_another_is_named_and_stays_the_one_that_is_deployed(folder, stacks):
+def test_the_default_stack_is_local_or_the_deployed_one(folder, stacks):
     assert stack.select_stack(stack.find_cloud_folder({}), None).stack == "local"
     showcase = stack.select_stack(stack.find_cloud_folder({}), "showcase")
     assert showcase.stack == "showcase"
@@ -131,7 +131,7 @@ def test_the_stack_is_local_unless_another_is_named_and_stays_the_one_that_is_de
     assert stack.select_stack(stack.find_cloud_folder({}), "showcase") == showcase
 
 
-def test_a_second_stack_beside_the_deployed_one_is_refused(folder, stacks, deployed):
+def test_a_second_stack_is_refused_while_one_is_deployed(folder, stacks, deployed):
     deployed()
     with pytest.raises(SetupError, match="The stack local is deployed here") as failure:
         stack.select_stack(stack.find_cloud_folder({}), "showcase")
@@ -139,7 +139,7 @@ def test_a_second_stack_beside_the_deployed_one_is_refused(folder, stacks, deplo
 
 
 @pytest.mark.parametrize(("name", "why"), [("dev", "is a stack of Google Cloud"), ("devv", "does not exist")])
-def test_a_stack_that_is_not_of_this_machine_is_answered_with_those_that_are(folder, stacks, name, why):
+def test_a_stack_that_is_not_local_is_an_error_with_the_local_ones(folder, stacks, name, why):
     with pytest.raises(SetupError, match=f"Pulumi.{name}.yaml {why}") as failure:
         stack.select_stack(stack.find_cloud_folder({}), name)
     assert "(local, showcase)" in failure.value.next_step
@@ -148,7 +148,7 @@ def test_a_stack_that_is_not_of_this_machine_is_answered_with_those_that_are(fol
 @pytest.mark.parametrize(
     "command", [lambda phases: stack.logs(phases, "echo"), lambda phases: stack.proxy(phases, "echo", None)]
 )
-def test_a_server_is_named_only_once_there_is_one(folder, plain, command):
+def test_commands_before_the_first_up_say_that_nothing_is_deployed(folder, plain, command):
     with pytest.raises(SetupError, match="Nothing is deployed here") as failure:
         command(plain)
     assert "./dev up" in failure.value.next_step
@@ -157,7 +157,7 @@ def test_a_server_is_named_only_once_there_is_one(folder, plain, command):
 @pytest.mark.parametrize(
     "command", [lambda phases: stack.logs(phases, "nosuch"), lambda phases: stack.proxy(phases, "nosuch", None)]
 )
-def test_a_server_that_is_not_there_is_answered_with_those_that_are(deployed, folder, plain, command):
+def test_an_unknown_server_is_an_error_with_the_known_ones(deployed, folder, plain, command):
     deployed(echo=SERVER, toolbox=SERVER)
     with pytest.raises(SetupError, match="no server or client 'nosuch'") as failure:
         command(plain)
@@ -165,7 +165,7 @@ def test_a_server_that_is_not_there_is_answered_with_those_that_are(deployed, fo
 
 
 @pytest.mark.parametrize(("asked", "port"), [(None, "3001"), (0, "0"), (4000, "4000")])
-def test_the_proxy_opens_where_the_stacks_output_says_unless_told_otherwise(
+def test_the_proxy_uses_the_port_of_the_stacks_outputs_unless_configured(
     deployed, folder, plain, monkeypatch, asked, port
 ):
     deployed(echo=SERVER)
@@ -185,7 +185,7 @@ def test_the_proxy_opens_where_the_stacks_output_says_unless_told_otherwise(
     assert env["GOOGLE_APPLICATION_CREDENTIALS"] == str(folder.credentials / "ada.json")
 
 
-def test_env_and_verify_say_that_the_cloud_does_not_run(deployed, cloud_at, folder, plain):
+def test_env_and_verify_report_a_stopped_cloud(deployed, cloud_at, folder, plain):
     deployed(echo=SERVER)
     cloud_at(9000)
     for command in (stack.env, stack.verify):
@@ -194,7 +194,7 @@ def test_env_and_verify_say_that_the_cloud_does_not_run(deployed, cloud_at, fold
         assert "./dev up" in failure.value.next_step
 
 
-def test_status_says_that_no_server_answers_while_the_cloud_is_dead(deployed, cloud_at, folder, plain, printed):
+def test_status_reports_that_no_server_answers_while_the_cloud_is_stopped(deployed, cloud_at, folder, plain, printed):
     deployed(echo=SERVER)
     cloud_at(9000)
     stack.status(plain)
@@ -204,12 +204,12 @@ def test_status_says_that_no_server_answers_while_the_cloud_is_dead(deployed, cl
     assert "  proxy     ./dev proxy echo --port 3001" in lines
 
 
-def test_status_before_any_up_says_what_to_do(folder, plain, printed):
+def test_status_before_the_first_up_prints_the_next_step(folder, plain, printed):
     stack.status(plain)
     assert printed().splitlines()[-1].endswith("not deployed; deploy it with ./dev up.")
 
 
-def test_up_in_a_folder_without_a_project_makes_nothing_and_says_where_to_go(folder, plain, monkeypatch):
+def test_up_in_a_folder_without_a_project_creates_nothing_and_prints_the_next_step(folder, plain, monkeypatch):
     monkeypatch.setattr(stack, "prepare", lambda _phases: pytest.fail("it would set up a machine for nothing"))
     with pytest.raises(SetupError, match=r"no Pulumi\.yaml in .* or a folder above it") as refused:
         stack.up(plain)
@@ -229,9 +229,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("file", ["Pulumi.yaml", "Pulumi.local.yaml"])
 @pytest.mark.parametrize("content", BROKEN)
-def test_up_with_a_file_that_is_no_yaml_says_which_and_where_and_makes_nothing(
-    folder, plain, monkeypatch, file, content
-):
+def test_up_with_invalid_yaml_names_file_and_line_and_creates_nothing(folder, plain, monkeypatch, file, content):
     monkeypatch.setattr(stack, "prepare", lambda _phases: pytest.fail("it would set up a machine for nothing"))
     (folder.root / "Pulumi.yaml").write_text("name: x\nruntime: python\n")
     (folder.root / file).write_bytes(content)
@@ -242,12 +240,12 @@ def test_up_with_a_file_that_is_no_yaml_says_which_and_where_and_makes_nothing(
     assert str(refused.value).endswith("Nothing was changed.")
 
 
-def test_a_stack_with_tags_and_anchors_of_yamls_is_left_to_pulumi(folder):
+def test_yaml_tags_and_anchors_in_a_stack_file_are_left_to_pulumi(folder):
     (folder.root / "Pulumi.local.yaml").write_text("config:\n  a: &x !own [1]\n  b: *x\n")
     config_files.check(folder)
 
 
-def test_down_before_any_up_sets_nothing_up(folder, plain, printed, monkeypatch):
+def test_down_before_the_first_up_installs_nothing(folder, plain, printed, monkeypatch):
     monkeypatch.setattr(
         "mcpfleet_local_cloud.commands.stack.prepare",
         lambda _phases: pytest.fail("it would install what it does not need"),
@@ -269,7 +267,7 @@ def test_down_before_any_up_sets_nothing_up(folder, plain, printed, monkeypatch)
     ],
     ids=["first", "nothing new", "grown", "the window moved on", "it moved on by more", "alike", "emptied"],
 )
-def test_a_log_that_is_followed_prints_each_line_once(seen, lines, fresh):
+def test_following_a_log_prints_each_line_once(seen, lines, fresh):
     assert list(find_new_lines(seen, lines)) == fresh
 
 
@@ -284,13 +282,13 @@ def test_a_log_that_is_followed_prints_each_line_once(seen, lines, fresh):
         ({**SERVER, "access": "oauth"}, "oauth: callers with a token of its authorization server"),
     ],
 )
-def test_status_says_who_may_call(deployed, folder, plain, printed, server, words):
+def test_status_shows_who_can_call_each_server(deployed, folder, plain, printed, server, words):
     deployed(echo=server)
     stack.status(plain)
     assert f"access    {words}" in printed()
 
 
-def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(deployed, folder, plain, printed):
+def test_a_server_unreachable_for_desktops_has_no_proxy_and_no_configuration(deployed, folder, plain, printed):
     deployed(echo={**SERVER, "reached": "network", "client_config": None, "proxy_port": None})
     stack.status(plain)
     text = printed()
@@ -299,7 +297,7 @@ def test_a_server_that_a_desktop_cannot_reach_has_no_proxy_and_no_configuration(
     assert "client  " not in text
 
 
-def test_a_client_is_named_like_a_server(deployed, folder):
+def test_a_client_can_be_named_in_commands_like_a_server(deployed, folder):
     deployed(echo=SERVER, clients={"asker": CLIENT})
     assert stack.find_service(folder, "asker") == CLIENT
     with pytest.raises(SetupError) as failure:
@@ -329,7 +327,7 @@ def failed_up(monkeypatch, folder):
     monkeypatch.setattr(stack, "_log_lines", lambda cloud, service, follow: [f"log of {service}"])
 
 
-def test_a_server_whose_deployment_failed_is_in_the_status_and_has_a_log(deployed, failed_up, plain, printed):
+def test_a_server_whose_deployment_failed_is_in_status_and_has_logs(deployed, failed_up, plain, printed):
     deployed(echo=SERVER)
     stack.status(plain)
     assert "sqlite: CONDITION_FAILED, and not in the stack's outputs: its deployment did not succeed." in printed()
@@ -344,7 +342,7 @@ NEXT = "read its log with ./dev logs sqlite, correct the cause, then run ./dev u
 
 
 @pytest.mark.parametrize("wrong", [None, SetupError("echo: no token: 403", "read its log.")])
-def test_after_a_failed_up_verify_checks_what_is_there_and_fails_with_what_failed(
+def test_after_a_failed_up_verify_checks_the_deployed_servers_and_reports_the_failed(
     deployed, failed_up, plain, monkeypatch, wrong
 ):
     deployed(echo=SERVER, made=MADE)
@@ -364,14 +362,14 @@ def test_after_a_failed_up_verify_checks_what_is_there_and_fails_with_what_faile
     assert failure.value.errors[-2].next_step == NEXT
 
 
-def test_after_a_first_up_that_failed_verify_names_what_failed_and_what_runs(deployed, failed_up, plain):
+def test_after_a_failed_first_up_verify_lists_failed_and_running_servers(deployed, failed_up, plain):
     deployed(made=MADE)
     with pytest.raises(SeveralErrors) as failure:
         stack.verify(plain)
     assert [error.message.partition(":")[0] for error in failure.value.errors] == ["echo", "sqlite", "late"]
 
 
-def test_a_proxy_to_a_server_whose_deployment_failed_says_so(deployed, failed_up, plain):
+def test_a_proxy_to_a_server_whose_deployment_failed_is_an_error(deployed, failed_up, plain):
     deployed(echo=SERVER)
     with pytest.raises(SetupError, match="sqlite: CONDITION_FAILED, and not in the stack's outputs") as failure:
         stack.proxy(plain, "sqlite", None)
@@ -380,7 +378,7 @@ def test_a_proxy_to_a_server_whose_deployment_failed_says_so(deployed, failed_up
         stack.proxy(plain, "nosuch", None)
 
 
-def test_a_proxy_leads_to_a_client_by_its_url(deployed, folder, plain, monkeypatch):
+def test_a_proxy_can_open_a_client_by_its_url(deployed, folder, plain, monkeypatch):
     deployed(echo=SERVER, clients={"asker": CLIENT})
     started = []
     monkeypatch.setattr(

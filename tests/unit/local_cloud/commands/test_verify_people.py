@@ -27,7 +27,7 @@ SERVER = {"mcp_url": "http://127.0.0.1:8080/mcp", "audience": "http://127.0.0.1:
 PEOPLE = Callers(invoker=Person("ada"), not_invoker=Person("bob"), any_audience=Person("deployer"))
 
 
-def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
+def test_missing_credential_files_are_an_error_with_the_next_step(plain, tmp_path):
     with pytest.raises(SetupError) as failure:
         verify(plain, CloudFolder(root=tmp_path, state=tmp_path / "state"), {"echo": SERVER})
     assert "ada.json" in failure.value.message
@@ -45,7 +45,7 @@ def test_missing_credential_files_are_said_with_the_way_out(plain, tmp_path):
         (["domain:mcpfleet.test"], "ada", None),
     ],
 )
-def test_who_is_expected_to_get_in_is_who_the_fleet_names(invokers, invoker, stranger):
+def test_expected_callers_are_the_invokers_of_the_fleet(invokers, invoker, stranger):
     people = select_callers(PEOPLE, invokers)
     assert getattr(people.invoker, "name", None) == invoker
     assert getattr(people.not_invoker, "name", None) == stranger
@@ -79,20 +79,20 @@ def verifies(monkeypatch, plain, tmp_path):
     return run
 
 
-def test_clients_are_asked_as_servers_are_and_by_whom_the_fleet_names(verifies, printed):
+def test_clients_are_checked_like_servers_as_their_invokers(verifies, printed):
     asked = verifies({})
     assert set(asked) == {"echo", "assistant"}
     assert (asked["assistant"][0].invoker.name, asked["assistant"][0].not_invoker.name) == ("ada", "bob")
     assert "2 checks of 1 server and 1 client passed" in printed()
 
 
-def test_a_client_that_is_open_fails_the_verification(verifies):
+def test_a_client_that_anyone_can_call_fails_the_verification(verifies):
     with pytest.raises(SetupError) as failure:
         verifies({"assistant": Report("assistant", failed=["without a token: 403: GET / returned 200"])})
     assert "assistant: without a token: 403: GET / returned 200" in failure.value.message
 
 
-def test_what_fails_is_said_as_soon_as_it_is_known(verifies, printed, monkeypatch):
+def test_a_failure_is_printed_as_soon_as_it_is_known(verifies, printed, monkeypatch):
     waits = asyncio.Event()
 
     async def look(service, callers, wishes, transport=None):
@@ -108,18 +108,18 @@ def test_what_fails_is_said_as_soon_as_it_is_known(verifies, printed, monkeypatc
     assert waits.is_set()
 
 
-def test_what_is_public_and_what_was_not_asked_is_printed(verifies, printed):
+def test_public_servers_and_unchecked_items_are_printed(verifies, printed):
     verifies({"echo": Report("echo", warned=["it is public"], unasked=["no tool was called: none says"])})
     assert "echo: it is public" in printed()
     assert "echo: no tool was called: none says" in printed()
 
 
-def test_only_the_tool_that_is_named_is_called_besides_those_that_only_read(verifies):
+def test_only_the_named_tool_and_read_only_tools_are_called(verifies):
     asked = verifies({}, call=("echo", ("cancel", {"order": 1})))
     assert asked["echo"][1].call == ("cancel", {"order": 1})
     assert verifies({})["echo"][1].call is ANY_TOOL
 
 
-def test_each_check_has_the_seconds_that_the_user_gives(verifies):
+def test_each_check_has_the_configured_timeout(verifies):
     asked = verifies({}, seconds=300)
     assert {wishes.seconds for _callers, wishes in asked.values()} == {300}

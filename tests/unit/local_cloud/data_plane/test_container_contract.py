@@ -30,7 +30,7 @@ def spec(revision=REVISION, number=1):
     return container_spec(revision, place, AROUND)
 
 
-def test_the_environment_is_the_users_and_cloud_runs_which_wins():
+def test_cloud_runs_variables_take_precedence_over_the_users():
     assert spec()["environment"] == {
         "MCP_PATH": "/mcp",
         "PORT": "9000",
@@ -43,13 +43,13 @@ def test_the_environment_is_the_users_and_cloud_runs_which_wins():
     }
 
 
-def test_memory_has_no_swap_beside_it_and_cpu_is_what_the_machine_can_give():
+def test_memory_excludes_swap_and_cpu_is_limited_to_the_machines():
     made = spec()
     assert made["mem_limit"] == made["memswap_limit"] == 512 * 1024 * 1024
     assert made["nano_cpus"] == 2_000_000_000
 
 
-def test_a_container_has_few_rights_and_is_asked_to_end_by_sigterm():
+def test_a_container_has_minimal_privileges_and_is_stopped_by_sigterm():
     made = spec()
     assert (made["cap_drop"], made["security_opt"], made["stop_signal"]) == (
         ["ALL"],
@@ -59,13 +59,13 @@ def test_a_container_has_few_rights_and_is_asked_to_end_by_sigterm():
     assert not {"SYS_ADMIN", "NET_ADMIN", "NET_RAW", "SYS_PTRACE", "MKNOD"} & set(made["cap_add"])
 
 
-def test_a_container_has_a_bound_of_processes_and_of_log():
+def test_a_container_has_limits_for_processes_and_logs():
     made = spec()
     assert made["pids_limit"] == 4096
     assert made["log_config"]["Config"] == {"max-size": "5m", "max-file": "2"}
 
 
-def test_its_labels_say_whose_it_is():
+def test_a_containers_labels_name_cloud_and_service():
     labels = spec()["labels"]
     assert labels["dev.mcpfleet.cloud"] == "c1"
     assert labels["dev.mcpfleet.service"] == "mcp-echo"
@@ -79,7 +79,7 @@ def test_command_replaces_the_entrypoint_and_args_the_command():
     assert not {"entrypoint", "command"} & set(spec())
 
 
-def test_a_container_is_taken_over_only_if_made_from_the_same_things():
+def test_a_container_is_taken_over_only_with_the_same_configuration():
     def mark(revision=REVISION, image="sha256:id", around=AROUND):
         return fingerprint(revision, [image], around)
 
@@ -104,7 +104,7 @@ class Ports:
         return port not in self.taken
 
 
-def test_a_service_keeps_its_address_over_a_restart_and_a_new_deployment():
+def test_a_service_keeps_its_port_after_a_restart_and_a_new_deployment():
     store = Store()
     port = Addresses(store, Ports(), "c1").port("s/echo")
     assert FIRST_PORT <= port < FIRST_PORT + PORTS
@@ -123,7 +123,7 @@ def test_a_new_service_avoids_ports_of_other_programs_and_of_other_services():
     assert second == FIRST_PORT + (first - FIRST_PORT + 1) % PORTS
 
 
-def test_an_address_that_another_program_took_meanwhile_is_a_clear_error():
+def test_a_port_that_another_program_took_meanwhile_is_a_clear_error():
     store = Store()
     port = Addresses(store, Ports(), "c1").port("s/echo")
     with pytest.raises(RolloutError, match=rf"Port {port} of 127\.0\.0\.1, the address of s/echo, is used by another"):
@@ -136,7 +136,7 @@ def test_no_free_port_is_a_clear_error():
         Addresses(Store(), everything, "c1").port("s/echo")
 
 
-def test_logs_of_what_is_gone_are_kept_within_bounds(tmp_path):
+def test_logs_of_removed_containers_are_kept_up_to_a_limit(tmp_path):
     archive = LogArchive(tmp_path)
     archive.add("s/echo", "r1", "old\n" + "x" * BYTES)
     archive.add("s/echo", "r1", "last words\n")

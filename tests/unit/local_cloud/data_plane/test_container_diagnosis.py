@@ -52,11 +52,11 @@ def test_a_program_without_a_handler_does_not_catch_sigterm(mask):
 
 
 @pytest.mark.parametrize("mask", ["", "-", "?", "CAUGHT", "0x4000", "1" * 33])
-def test_a_program_that_cannot_be_looked_at_is_given_its_ten_seconds(mask):
+def test_a_program_that_cannot_be_inspected_gets_ten_seconds(mask):
     assert catches_sigterm(mask) is True
 
 
-def test_a_server_whose_grpc_health_service_does_not_say_serving_is_told_so():
+def test_a_grpc_health_service_that_is_not_serving_is_reported():
     text = describe_failure(
         revision(Probe(port=8080, grpc_service="acme.Weather")), FailureDetails(listening_on=((ANY, 8080),))
     )
@@ -81,7 +81,7 @@ GOOGLE_LISTEN = (
         (FailureDetails(listening_on=((ANY, 8080),)), "accepted no connection in time"),
     ],
 )
-def test_a_container_that_is_not_reached_is_told_where_it_listens(ending, advice):
+def test_an_unreachable_container_is_reported_with_its_listening_addresses(ending, advice):
     text = describe_failure(revision(), ending)
     assert text.startswith(GOOGLE_LISTEN)
     assert advice in text.rpartition("What to change: ")[2]
@@ -119,7 +119,7 @@ def test_a_container_that_is_not_reached_is_told_where_it_listens(ending, advice
         ),
     ],
 )
-def test_a_container_that_ended_is_told_what_to_change(ending, google, advice):
+def test_a_container_that_exited_is_reported_with_what_to_change(ending, google, advice):
     text = describe_failure(revision(), ending)
     assert google in text.partition("\n")[0]
     assert advice in text.rpartition("What to change: ")[2]
@@ -141,7 +141,7 @@ def test_the_last_twenty_log_lines_are_shown():
     assert "line j\n" not in text
 
 
-def test_a_silent_container_is_called_silent():
+def test_a_container_without_output_is_reported_as_such():
     assert "The container wrote no logs." in describe_failure(revision(), FailureDetails(exit_code=1))
 
 
@@ -171,12 +171,12 @@ def test_a_silent_container_is_called_silent():
         ("/bin/sh: 1: uvx: not found", "run uvx, which is not in the image"),
     ],
 )
-def test_what_a_program_says_of_its_end_is_the_cause_and_the_change(line, advice):
+def test_a_programs_last_output_determines_cause_and_advice(line, advice):
     text = describe_failure(revision(), FailureDetails(exit_code=1, logs=f"Starting…\n{line}\n"))
     assert advice in text.rpartition("What to change: ")[2]
 
 
-def test_a_program_that_gave_up_is_taken_at_its_last_word():
+def test_the_last_error_of_a_program_determines_the_advice():
     logs = "KeyError: 'FIRST_KEY'\nretrying\nKeyError: 'SECOND_KEY'\n"
     assert "variable SECOND_KEY" in describe_failure(revision(), FailureDetails(exit_code=1, logs=logs))
 
@@ -190,11 +190,11 @@ def test_a_program_that_gave_up_is_taken_at_its_last_word():
         "loaded module 'mcp.server'",
     ],
 )
-def test_a_line_that_names_no_cause_is_none(line):
+def test_a_line_without_a_known_cause_yields_no_advice(line):
     assert "failed at start" in describe_failure(revision(), FailureDetails(exit_code=1, logs=line))
 
 
-def test_structured_entries_are_shown_by_their_message_and_what_is_repeated_once():
+def test_structured_entries_are_shown_by_message_without_repetitions():
     entries = [
         {"severity": "ERROR", "message": "Error: X_KEY is required"},
         {"message": 7},
@@ -212,7 +212,7 @@ def test_structured_entries_are_shown_by_their_message_and_what_is_repeated_once
     assert "variable X_KEY" in text
 
 
-def test_a_server_that_listens_is_not_told_of_words_in_its_log():
+def test_log_text_yields_no_advice_for_a_listening_server():
     ending = FailureDetails(listening_on=((ANY, 5000),), logs="warning: OLD_SETTING is missing")
     assert "listens on port 5000, not on 8080" in describe_failure(revision(), ending)
 
@@ -233,7 +233,7 @@ def test_a_server_that_listens_is_not_told_of_words_in_its_log():
         ("500 Oops\ndatabase\x1b[2J is down\nmore", "says: database [2J is down. Correct"),
     ],
 )
-def test_what_a_server_answers_to_its_probe_is_told(answered, advice):
+def test_the_response_to_a_failed_probe_is_reported(answered, advice):
     probe = Probe(port=8080, http_path="/health")
     text = describe_failure(
         revision(startup_probe=probe), FailureDetails(listening_on=((ANY, 8080),), probe_response=answered)
@@ -242,7 +242,7 @@ def test_what_a_server_answers_to_its_probe_is_told(answered, advice):
     assert "\x1b" not in text
 
 
-def test_a_server_that_answers_well_when_it_is_too_late_is_told_to_be_faster():
+def test_a_late_successful_probe_is_reported_as_too_slow():
     probe = Probe(port=8080, http_path="/health")
     text = describe_failure(
         revision(startup_probe=probe),
@@ -252,7 +252,7 @@ def test_a_server_that_answers_well_when_it_is_too_late_is_told_to_be_faster():
 
 
 @given(st.text(), st.text(), st.one_of(st.none(), st.integers(0, 255)))
-def test_whatever_a_container_says_there_is_one_line_of_advice(logs, answered, code):
+def test_any_output_of_a_container_yields_one_line_of_advice(logs, answered, code):
     ending = FailureDetails(exit_code=code, logs=logs, probe_response="" if code is not None else answered)
     probe = Probe(port=8080, http_path="/health")
     advice = describe_failure(revision(startup_probe=probe), ending).rpartition("What to change: ")[2]

@@ -41,7 +41,7 @@ def made(docker):
     return docker.containers.by_name[NAME]
 
 
-def test_it_has_no_right_that_it_does_not_need(docker, start):
+def test_the_gateway_container_has_minimal_privileges(docker, start):
     asyncio.run(start())
     spec = made(docker).spec
     assert spec["user"] == "65534:65534"
@@ -53,7 +53,7 @@ def test_it_has_no_right_that_it_does_not_need(docker, start):
     assert made(docker).running
 
 
-def test_its_key_reaches_it_as_a_file_and_nothing_else_shows_it(docker, start):
+def test_the_key_is_passed_only_as_a_file(docker, start):
     gateway, _ = asyncio.run(start())
     with tarfile.open(fileobj=io.BytesIO(made(docker).files["/gateway"])) as tar:
         assert tar.extractfile("key").read() == gateway.key
@@ -61,7 +61,7 @@ def test_its_key_reaches_it_as_a_file_and_nothing_else_shows_it(docker, start):
     assert repr(gateway.key) not in repr(made(docker).spec)
 
 
-def test_it_is_taken_over_by_the_next_process_and_attached_to_every_network(docker, start):
+def test_the_next_process_takes_the_gateway_over_and_connects_every_network(docker, start):
     async def scenario():
         gateway, networks = await start()
         network = await networks.ensure(SERVICE)
@@ -73,7 +73,7 @@ def test_it_is_taken_over_by_the_next_process_and_attached_to_every_network(dock
     asyncio.run(scenario())
 
 
-def test_one_that_was_removed_is_made_again_with_all_its_addresses(docker, start):
+def test_a_removed_gateway_is_created_again_with_all_its_addresses(docker, start):
     async def scenario():
         gateway, networks = await start()
         network = await networks.ensure(SERVICE)
@@ -86,7 +86,7 @@ def test_one_that_was_removed_is_made_again_with_all_its_addresses(docker, start
     asyncio.run(scenario())
 
 
-def test_one_that_stands_still_is_started_again(docker, start):
+def test_a_stopped_gateway_is_started_again(docker, start):
     async def scenario():
         gateway, _ = await start()
         made(docker).running = False
@@ -96,7 +96,7 @@ def test_one_that_stands_still_is_started_again(docker, start):
     asyncio.run(scenario())
 
 
-def test_one_of_another_base_image_or_key_is_replaced(docker, start, tmp_path):
+def test_a_gateway_with_another_base_image_or_key_is_replaced(docker, start, tmp_path):
     asyncio.run(start())
     docker.image = "sha256:new"
     asyncio.run(start())
@@ -106,7 +106,7 @@ def test_one_of_another_base_image_or_key_is_replaced(docker, start, tmp_path):
     assert docker.made == 3
 
 
-def test_ports_that_other_programs_have_are_passed_over_and_the_choice_is_kept(docker, start):
+def test_ports_in_use_are_skipped_and_the_chosen_ports_are_kept(docker, start):
     first = asyncio.run(start())[0].ports
     made(docker).remove(force=True, v=True)
     assert asyncio.run(start())[0].ports == first
@@ -119,7 +119,7 @@ def test_ports_that_other_programs_have_are_passed_over_and_the_choice_is_kept(d
     assert asyncio.run(start())[0].ports == second
 
 
-def test_two_clouds_on_a_machine_do_not_want_the_same_ports(docker, start, tmp_path):
+def test_two_clouds_on_one_machine_try_different_ports(docker, start, tmp_path):
     taken = asyncio.run(start())[0].ports
     docker.taken_ports = {taken.tunnel, taken.registry}
     made(docker).remove(force=True, v=True)
@@ -128,7 +128,7 @@ def test_two_clouds_on_a_machine_do_not_want_the_same_ports(docker, start, tmp_p
     assert not {mine.tunnel, mine.registry} & docker.taken_ports
 
 
-def test_the_registrys_port_once_given_is_never_another(docker, start):
+def test_the_registrys_port_never_changes(docker, start):
     ports = asyncio.run(start())[0].ports
     docker.taken_ports = {ports.registry}
     made(docker).remove(force=True, v=True)
@@ -146,14 +146,14 @@ def test_no_free_port_at_all_is_a_clear_error(docker, start):
         asyncio.run(start())
 
 
-def test_without_the_base_image_it_is_said_what_to_type(docker, start):
+def test_a_missing_base_image_is_an_error_with_the_command_to_run(docker, start):
     docker.image = None
     with pytest.raises(OpenError, match="lacks the image mcpfleet/base") as refused:
         asyncio.run(start())
     assert refused.value.next_step == "type: ./dev setup"
 
 
-def test_what_the_next_start_needs_is_readable_by_its_owner_alone(start, tmp_path):
+def test_the_gateways_settings_file_is_readable_by_its_owner_only(start, tmp_path):
     asyncio.run(start())
     for file in (tmp_path / "keys" / "gateway", tmp_path / "gateway" / "ports.json"):
         assert file.stat().st_mode & 0o077 == 0
@@ -174,7 +174,7 @@ def test_what_the_next_start_needs_is_readable_by_its_owner_alone(start, tmp_pat
         ("keys/gateway", b"abcd"),
     ],
 )
-def test_a_damaged_file_is_named_with_what_comes_of_removing_it(docker, start, tmp_path, file, content):
+def test_a_damaged_settings_file_is_an_error_that_explains_its_removal(docker, start, tmp_path, file, content):
     ports = asyncio.run(start())[0].ports
     (tmp_path / file).write_bytes(content)
     with pytest.raises(OpenError, match=f"{tmp_path / file} can't be read") as refused:

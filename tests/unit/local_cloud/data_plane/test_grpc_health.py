@@ -61,7 +61,7 @@ def ask(server, service=""):
     return asyncio.run(run())
 
 
-def test_a_server_that_says_serving_is_healthy_and_was_asked_for_the_service():
+def test_a_serving_server_is_healthy_and_gets_the_service_name():
     server, healthy = ask(Server, "acme.v1.Weather")
     assert healthy
     assert (server.asked[":method"], server.asked[":path"]) == ("POST", "/grpc.health.v1.Health/Check")
@@ -82,10 +82,10 @@ def test_a_server_that_says_serving_is_healthy_and_was_asked_for_the_service():
     ],
     ids=["not serving", "unknown", "no such service", "compressed", "cut off", "too long", "no message"],
 )
-def test_any_other_answer_is_not_healthy(keys):
+def test_any_other_status_is_not_healthy(keys):
     assert not ask(lambda: Server(**keys))[1]
 
 
 @given(st.one_of(st.binary(max_size=300), st.binary(max_size=200).map(lambda rest: b"\0\0\0\4\0\0\0\0\0" + rest)))
-def test_whatever_comes_instead_of_an_answer_is_not_healthy(data):
+def test_any_invalid_response_is_not_healthy(data):
     assert not ask(lambda: Server(raw=data))[1]

@@ -96,27 +96,27 @@ def test_a_digest_that_docker_has_is_not_pulled_again():
     assert docker.pulls == []
 
 
-def test_a_digest_of_our_registry_is_pulled_as_the_service_agent():
+def test_a_digest_of_the_local_registry_is_pulled_as_the_service_agent():
     docker = FakeDocker(remote=[FakeImage(digests=[f"{OWN}@{DIGEST}"])])
     assert fetch(docker, f"{OWN}@{DIGEST}") == (f"{OWN}@{DIGEST}", ID)
     credentials = {"username": "oauth2accesstoken", "password": "ya29.x"}
     assert docker.pulls == [(OWN, DIGEST, credentials, "linux/amd64")]
 
 
-def test_a_tag_of_our_registry_is_always_asked_for_since_tags_move():
+def test_a_tag_of_the_local_registry_is_always_pulled():
     image = FakeImage(tags=[f"{OWN}:v1"], digests=[f"{OWN}@{DIGEST}"])
     docker = FakeDocker(image)
     assert fetch(docker, f"{OWN}:v1") == (f"{OWN}@{DIGEST}", ID)
     assert len(docker.pulls) == 1
 
 
-def test_credentials_never_leave_for_another_registry():
+def test_credentials_are_not_sent_to_another_registry():
     docker = FakeDocker(remote=[FakeImage(tags=["other.test/x:1"], digests=[f"other.test/x@{DIGEST}"])])
     fetch(docker, "other.test/x:1")
     assert docker.pulls[0][2] is None
 
 
-def test_an_image_that_was_never_pushed_has_a_stable_name_that_leads_back_to_it():
+def test_an_unpushed_image_has_a_stable_name_that_resolves_to_it():
     docker = FakeDocker(FakeImage(tags=["mcpfleet/base:python3.13"]))
     name, _ = fetch(docker, "mcpfleet/base:python3.13")
     assert name == f"mcpfleet/base@{ID}"
@@ -124,14 +124,14 @@ def test_an_image_that_was_never_pushed_has_a_stable_name_that_leads_back_to_it(
     assert docker.pulls == []
 
 
-def test_that_name_means_nothing_for_another_repository():
+def test_the_stable_name_does_not_resolve_for_another_repository():
     docker = FakeDocker(FakeImage(tags=["mcpfleet/base:python3.13"]), refusal=refusal(404, "manifest unknown"))
     with pytest.raises(RolloutError, match="not found"):
         fetch(docker, f"mcpfleet/other@{ID}")
 
 
 @pytest.mark.parametrize("platform", ["linux/arm64", "windows/amd64"])
-def test_an_image_for_another_platform_is_refused_in_googles_words(platform):
+def test_an_image_for_another_platform_is_refused_with_googles_message(platform):
     docker = FakeDocker(FakeImage(tags=["x:1"], platform=platform))
     with pytest.raises(RolloutError, match=r"Container manifest type '.*' must support amd64/linux\."):
         fetch(docker, "x:1")
@@ -143,7 +143,7 @@ def test_an_arm_machine_runs_its_own_images_and_emulates_those_of_cloud_run(plat
     assert fetch(docker, "x:1")[1] == ID
 
 
-def test_an_arm_machine_does_not_run_what_neither_it_nor_cloud_run_has():
+def test_an_arm_machine_refuses_images_of_other_platforms():
     docker = FakeDocker(FakeImage(tags=["x:1"], platform="linux/s390x"), architecture="arm64")
     with pytest.raises(RolloutError, match=r"must support amd64/linux"):
         fetch(docker, "x:1")
@@ -153,13 +153,13 @@ def test_an_arm_machine_does_not_run_what_neither_it_nor_cloud_run_has():
     ("only", "asked"),
     [(None, ["linux/arm64"]), ("linux/arm64", ["linux/arm64"]), ("linux/amd64", ["linux/arm64", "linux/amd64"])],
 )
-def test_an_arm_machine_pulls_its_own_image_and_cloud_runs_where_there_is_no_other(only, asked):
+def test_an_arm_machine_pulls_its_own_platform_or_else_cloud_runs(only, asked):
     docker = FakeDocker(remote=[FakeImage(digests=[f"{OWN}@{DIGEST}"])], architecture="arm64", only=only)
     fetch(docker, f"{OWN}@{DIGEST}")
     assert [pull[-1] for pull in docker.pulls] == asked
 
 
-def test_an_arm_machine_names_an_image_that_exists_for_neither():
+def test_an_arm_machine_reports_an_image_without_either_platform():
     docker = FakeDocker(architecture="arm64", only="linux/s390x")
     with pytest.raises(RolloutError, match=r"no matching manifest for linux/amd64"):
         fetch(docker, "x:1")
@@ -175,12 +175,12 @@ def test_an_arm_machine_names_an_image_that_exists_for_neither():
         (refusal(500, "dial tcp: connection refused"), r"could not be fetched: dial tcp: connection refused\."),
     ],
 )
-def test_a_pull_that_fails_says_why_and_what_to_do(failure, words):
+def test_a_failed_pull_is_reported_with_cause_and_next_step(failure, words):
     with pytest.raises(RolloutError, match=words.replace("OWN", OWN)):
         fetch(FakeDocker(refusal=failure), f"{OWN}:v1")
 
 
-def test_a_failure_in_the_middle_of_a_pull_is_not_overlooked():
+def test_a_failure_during_a_pull_is_reported():
     docker = FakeDocker(steps=[{"status": "Pulling"}, {"error": "no space left on device"}])
     with pytest.raises(RolloutError, match="no space left on device"):
         fetch(docker, f"{OWN}:v1")
@@ -192,12 +192,12 @@ def forget(docker, image, in_use=()):
     return docker.removed
 
 
-def test_only_names_on_our_registry_are_removed():
+def test_only_images_of_the_local_registry_are_removed():
     image = FakeImage(tags=[f"{OWN}:v1", "kept:1"], digests=[f"{OWN}@{DIGEST}", f"other.test/x@{DIGEST}"])
     assert forget(FakeDocker(image), f"{OWN}@{DIGEST}") == [f"{OWN}:v1", f"{OWN}@{DIGEST}"]
 
 
-def test_an_image_that_another_revision_runs_or_that_is_not_ours_stays():
+def test_images_in_use_and_foreign_images_are_not_removed():
     image = FakeImage(tags=["base:1"], digests=[f"{OWN}@{DIGEST}", f"base@{DIGEST}"])
     assert forget(FakeDocker(image), f"{OWN}@{DIGEST}", in_use=[f"{OWN}@{DIGEST}"]) == []
     assert forget(FakeDocker(image), f"base@{DIGEST}") == []

@@ -54,7 +54,7 @@ def play(scenario):
     asyncio.run(bounded())
 
 
-def test_one_instance_runs_from_the_beginning_even_where_the_minimum_is_zero():
+def test_one_instance_runs_at_first_even_with_a_minimum_of_zero():
     async def scenario():
         world = World()
         await world.pool.ensure_minimum()
@@ -63,7 +63,7 @@ def test_one_instance_runs_from_the_beginning_even_where_the_minimum_is_zero():
     play(scenario)
 
 
-def test_an_instance_takes_as_many_requests_as_its_concurrency_before_another_is_started():
+def test_another_instance_starts_when_the_concurrency_is_used_up():
     async def scenario():
         world = World(concurrency=2)
         await world.pool.ensure_minimum()
@@ -73,7 +73,7 @@ def test_an_instance_takes_as_many_requests_as_its_concurrency_before_another_is
     play(scenario)
 
 
-def test_requests_wait_for_the_instance_that_is_being_started_for_them():
+def test_requests_wait_for_a_starting_instance():
     async def scenario():
         world = World(at_once=False)
         waiting = asyncio.create_task(world.pool.acquire())
@@ -85,7 +85,7 @@ def test_requests_wait_for_the_instance_that_is_being_started_for_them():
     play(scenario)
 
 
-def test_there_are_never_more_instances_than_the_maximum():
+def test_the_number_of_instances_never_exceeds_the_maximum():
     async def scenario():
         world = World(maximum=2, at_once=False)
         tasks = [asyncio.create_task(world.pool.acquire()) for _ in range(5)]
@@ -101,7 +101,7 @@ def test_there_are_never_more_instances_than_the_maximum():
     play(scenario)
 
 
-def test_who_waits_gets_the_first_place_that_becomes_free_in_order():
+def test_waiting_requests_get_free_places_in_order():
     async def scenario():
         world = World(maximum=1)
         first = await world.pool.acquire()
@@ -115,7 +115,7 @@ def test_who_waits_gets_the_first_place_that_becomes_free_in_order():
     play(scenario)
 
 
-def test_who_waits_ten_seconds_in_vain_is_refused():
+def test_a_request_that_waited_ten_seconds_is_refused():
     async def scenario():
         world = World(maximum=1)
         await world.pool.acquire()
@@ -130,7 +130,7 @@ def test_who_waits_ten_seconds_in_vain_is_refused():
     play(scenario)
 
 
-def test_where_instances_start_slowly_requests_wait_three_and_a_half_times_as_long():
+def test_with_slow_starts_requests_wait_three_and_a_half_times_the_startup_time():
     async def scenario():
         world = World(maximum=1, at_once=False)
         first = asyncio.create_task(world.pool.acquire())
@@ -149,7 +149,7 @@ def test_where_instances_start_slowly_requests_wait_three_and_a_half_times_as_lo
     play(scenario)
 
 
-def test_a_caller_that_stops_waiting_takes_no_place():
+def test_a_caller_that_stops_waiting_uses_no_place():
     async def scenario():
         world = World(maximum=1)
         slot = await world.pool.acquire()
@@ -164,7 +164,7 @@ def test_a_caller_that_stops_waiting_takes_no_place():
     play(scenario)
 
 
-def test_instances_that_a_peak_has_added_go_when_idle_and_the_minimum_stays():
+def test_idle_instances_above_the_minimum_are_stopped():
     async def scenario():
         world = World(minimum=1)
         await world.pool.ensure_minimum()
@@ -179,7 +179,7 @@ def test_instances_that_a_peak_has_added_go_when_idle_and_the_minimum_stays():
     play(scenario)
 
 
-def test_it_scales_to_zero_stays_there_and_starts_again_on_demand():
+def test_a_service_scales_to_zero_and_starts_again_on_demand():
     async def scenario():
         world = World()
         await world.pool.ensure_minimum()
@@ -191,7 +191,7 @@ def test_it_scales_to_zero_stays_there_and_starts_again_on_demand():
     play(scenario)
 
 
-def test_it_scales_to_zero_also_after_a_crash():
+def test_a_service_scales_to_zero_after_a_crash():
     async def scenario():
         world = World()
         await world.pool.ensure_minimum()
@@ -204,7 +204,7 @@ def test_it_scales_to_zero_also_after_a_crash():
     play(scenario)
 
 
-def test_a_busy_instance_is_never_stopped_for_being_idle():
+def test_a_busy_instance_is_never_stopped_as_idle():
     async def scenario():
         world = World()
         await world.pool.acquire()
@@ -214,7 +214,7 @@ def test_a_busy_instance_is_never_stopped_for_being_idle():
     play(scenario)
 
 
-def test_a_crashed_instance_is_replaced_at_once_and_a_crash_loop_ever_more_slowly():
+def test_a_crashed_instance_is_replaced_at_once_and_a_crash_loop_with_backoff():
     async def scenario():
         world = World()
         await world.pool.ensure_minimum()
@@ -257,7 +257,7 @@ def test_requests_that_wait_during_a_crash_get_the_new_instance():
     play(scenario)
 
 
-def test_a_start_that_fails_is_tried_again_after_a_while():
+def test_a_failed_start_is_retried_after_a_delay():
     async def scenario():
         world = World()
         world.fail_next = 2
@@ -270,7 +270,7 @@ def test_a_start_that_fails_is_tried_again_after_a_while():
     play(scenario)
 
 
-def test_warm_tells_why_an_instance_did_not_start():
+def test_ensure_minimum_raises_the_reason_of_a_failed_start():
     async def scenario():
         world = World(minimum=2)
         world.fail_next = 1
@@ -301,7 +301,7 @@ def test_draining_waits_for_running_and_waiting_requests_then_stops_everything()
     play(scenario)
 
 
-def test_draining_cuts_off_what_outlasts_the_request_timeout():
+def test_draining_ends_requests_that_exceed_the_timeout():
     async def scenario():
         world = World()
         await world.pool.acquire()
@@ -311,7 +311,7 @@ def test_draining_cuts_off_what_outlasts_the_request_timeout():
     play(scenario)
 
 
-def test_a_lower_maximum_lets_the_surplus_go_once_it_is_idle():
+def test_a_lower_maximum_stops_surplus_instances_once_idle():
     async def scenario():
         world = World()
         slots = [await world.pool.acquire() for _ in range(3)]
@@ -326,7 +326,7 @@ def test_a_lower_maximum_lets_the_surplus_go_once_it_is_idle():
     play(scenario)
 
 
-def test_a_higher_minimum_starts_what_is_missing():
+def test_a_higher_minimum_starts_the_missing_instances():
     async def scenario():
         world = World()
         await world.pool.ensure_minimum()

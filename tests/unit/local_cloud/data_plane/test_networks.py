@@ -29,7 +29,7 @@ async def opened(docker):
 
 
 @given(st.integers(8, 28), st.integers(0, 2**32 - 1))
-def test_the_slices_of_a_range_are_apart_and_their_helpers_addresses_are_never_given_to_instances(prefix, address):
+def test_subnets_do_not_overlap_and_reserve_addresses_for_helpers(prefix, address):
     whole = IPv4Network((address, prefix), strict=False)
     found = [part for part, _ in zip(split_range(whole), range(8), strict=False)]
     assert found
@@ -45,11 +45,11 @@ def test_the_slices_of_a_range_are_apart_and_their_helpers_addresses_are_never_g
 
 
 @pytest.mark.parametrize(("whole", "count"), [("172.20.0.0/16", 256), ("192.168.16.0/20", 16), ("10.1.2.0/24", 16)])
-def test_a_range_that_docker_chooses_is_enough_for_a_fleet(whole, count):
+def test_a_range_chosen_by_docker_is_large_enough_for_a_fleet(whole, count):
     assert len(list(split_range(IPv4Network(whole)))) == count
 
 
-def test_each_service_has_a_network_of_its_own_and_so_has_the_gateway(docker):
+def test_each_service_and_the_gateway_have_their_own_network(docker):
     async def scenario():
         networks = await opened(docker)
         found = await asyncio.gather(*(networks.ensure(service(f"s{number}")) for number in range(20)))
@@ -68,7 +68,7 @@ def test_each_service_has_a_network_of_its_own_and_so_has_the_gateway(docker):
     asyncio.run(scenario())
 
 
-def test_the_next_process_finds_the_networks_of_the_last_one(docker):
+def test_the_next_process_finds_the_existing_networks(docker):
     async def scenario():
         before = await opened(docker)
         made = await before.ensure(service("echo"))
@@ -80,7 +80,7 @@ def test_the_next_process_finds_the_networks_of_the_last_one(docker):
     asyncio.run(scenario())
 
 
-def test_addresses_of_ipv6_that_docker_adds_by_itself_are_no_matter(docker):
+def test_ipv6_subnets_added_by_docker_are_ignored(docker):
     docker.more = [{"Subnet": "fd4b:1::/64"}]
 
     async def scenario():
@@ -92,7 +92,7 @@ def test_addresses_of_ipv6_that_docker_adds_by_itself_are_no_matter(docker):
     asyncio.run(scenario())
 
 
-def test_addresses_that_another_program_has_taken_are_passed_over(docker):
+def test_subnets_in_use_by_other_programs_are_skipped(docker):
     async def scenario():
         networks = await opened(docker)
         for number in (1, 2):
@@ -105,7 +105,7 @@ def test_addresses_that_another_program_has_taken_are_passed_over(docker):
     asyncio.run(scenario())
 
 
-def test_when_a_range_is_full_docker_chooses_another_one():
+def test_a_full_range_makes_docker_choose_another():
     docker = FakeDocker("10.1.2.0/26", "10.1.3.0/24")
 
     async def scenario():
@@ -120,7 +120,7 @@ def test_when_a_range_is_full_docker_chooses_another_one():
     asyncio.run(scenario())
 
 
-def test_a_range_that_was_lost_while_the_cloud_was_down_is_chosen_anew(docker):
+def test_a_lost_range_is_chosen_anew(docker):
     async def scenario():
         await opened(docker)
         docker.networks.things.clear()
@@ -130,7 +130,7 @@ def test_a_range_that_was_lost_while_the_cloud_was_down_is_chosen_anew(docker):
     asyncio.run(scenario())
 
 
-def test_a_removed_services_addresses_are_given_to_the_next(docker):
+def test_a_removed_services_subnet_is_reused(docker):
     async def scenario():
         networks = await opened(docker)
         gone = await networks.ensure(service("echo"))
@@ -142,7 +142,7 @@ def test_a_removed_services_addresses_are_given_to_the_next(docker):
     asyncio.run(scenario())
 
 
-def test_the_network_of_an_earlier_version_and_a_range_that_was_being_chosen_are_removed(docker):
+def test_networks_of_an_earlier_version_and_of_an_interrupted_choice_are_removed(docker):
     docker.networks.create(f"mcpfleet-{CLOUD}", {LABEL: CLOUD})
     docker.networks.create(f"mcpfleet-{CLOUD}-range", {LABEL: CLOUD})
 

@@ -28,7 +28,7 @@ def api(running):
         ({"customRepository": {"uri": "https://ghcr.io/team/"}}, "ghcr.io/team/acme/x"),
     ],
 )
-def test_an_image_of_a_remote_repository_is_the_one_behind_it(api, docker, behind):
+def test_an_image_of_a_remote_repository_resolves_to_its_upstream(api, docker, behind):
     assert api.call("POST", f"{BASE}?repository_id=far", remote(**docker)).status_code == 200
     assert api.cloud.repositories.upstream(f"{OURS}/far/acme/x") == behind
     assert api.cloud.repositories.upstream(f"{OURS}/near/acme/x") is None
@@ -52,11 +52,11 @@ def test_an_image_of_a_remote_repository_is_the_one_behind_it(api, docker, behin
         ),
     ],
 )
-def test_a_repository_in_front_of_nothing_or_of_what_cannot_be_is_refused(api, body, status):
+def test_a_remote_repository_without_a_valid_upstream_is_refused(api, body, status):
     assert api.call("POST", f"{BASE}?repository_id=far", body).status_code == status
 
 
-def test_a_program_makes_one_and_its_second_run_changes_nothing(api, program):
+def test_a_second_run_of_a_program_with_a_remote_repository_changes_nothing(api, program):
     inputs = {
         "location": "europe-west1",
         "repositoryId": "far",
@@ -95,7 +95,7 @@ class Docker:
 
 
 @pytest.mark.anyio
-async def test_docker_is_asked_for_the_image_behind_and_the_name_stays_the_repositorys(anyio_backend):
+async def test_docker_pulls_the_upstream_image_and_the_repositorys_name_is_kept(anyio_backend):
     docker = Docker()
     images = Images(
         docker,

@@ -55,37 +55,37 @@ def found(home, **environ):
     return list_addresses({"HOME": str(home), **environ})
 
 
-def test_docker_host_wins_over_every_context_and_socket(home, context):
+def test_docker_host_takes_precedence_over_contexts_and_sockets(home, context):
     context("colima", "unix:///colima.sock")
     (address,) = found(home, DOCKER_HOST="tcp://127.0.0.1:2375", DOCKER_CONTEXT="colima")
     assert str(address) == "tcp://127.0.0.1:2375 (DOCKER_HOST)"
 
 
-def test_the_context_in_use_is_the_only_engine(home, context):
+def test_only_the_current_contexts_engine_is_tried(home, context):
     context("colima", "unix:///home/ada/.colima/default/docker.sock")
     (address,) = found(home)
     assert str(address) == "unix:///home/ada/.colima/default/docker.sock (the Docker context colima)"
 
 
-def test_docker_context_wins_over_the_context_in_use(home, context):
+def test_docker_context_takes_precedence_over_the_current_context(home, context):
     context("orbstack", "unix:///orbstack.sock", current=False)
     context("colima", "unix:///colima.sock")
     (address,) = found(home, DOCKER_CONTEXT="orbstack")
     assert address.host == "unix:///orbstack.sock"
 
 
-def test_the_config_folder_may_be_elsewhere(home, context):
+def test_the_config_folder_can_be_configured(home, context):
     context("colima", "unix:///colima.sock")
     (address,) = list_addresses({"HOME": "/nowhere", "DOCKER_CONFIG": str(home / ".docker")})
     assert address.host == "unix:///colima.sock"
 
 
 @pytest.mark.parametrize("environ", [{"DOCKER_CONTEXT": "default"}, {"DOCKER_HOST": "", "DOCKER_CONTEXT": ""}])
-def test_the_default_context_means_the_usual_sockets(home, environ):
+def test_the_default_context_means_the_default_sockets(home, environ):
     assert found(home, **environ)[0] == EngineAddress(host=MACHINE)
 
 
-def test_a_context_that_does_not_exist_is_an_error_and_not_another_engine(home):
+def test_a_missing_context_is_an_error(home):
     with pytest.raises(AddressError, match="The Docker context 'gone' was chosen, but cannot be read"):
         found(home, DOCKER_CONTEXT="gone")
 
@@ -99,13 +99,13 @@ def test_a_context_of_the_working_folder_is_not_read(home, context, monkeypatch)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"currentContext": 7}', "\u0000"])
-def test_a_broken_config_file_leaves_the_usual_sockets(home, content):
+def test_an_invalid_config_file_leaves_the_default_sockets(home, content):
     (home / ".docker").mkdir()
     (home / ".docker" / "config.json").write_text(content)
     assert found(home)[0].host == MACHINE
 
 
-def test_the_usual_sockets_are_tried_in_this_order(home):
+def test_the_default_sockets_are_tried_in_order(home):
     (home / ".colima" / "work").mkdir(parents=True)
     (home / ".colima" / "work" / "docker.sock").touch()
     assert [one.host.replace(str(home), "~") for one in found(home, XDG_RUNTIME_DIR="/run/user/1000")] == [
@@ -127,13 +127,13 @@ def test_the_usual_sockets_are_tried_in_this_order(home):
 @pytest.mark.parametrize(
     "host", ["ssh://ada@build.example", "tcp://10.0.0.5:2375", "tcp://docker:2376", "10.0.0.5:2375"]
 )
-def test_an_engine_of_another_machine_is_refused_with_the_reason(home, host):
+def test_a_remote_engine_is_refused_with_the_reason(home, host):
     with pytest.raises(AddressError, match=r"another machine's engine.* published ports arrive at") as refused:
         found(home, DOCKER_HOST=host)
     assert refused.value.next_step == "type: unset DOCKER_HOST"
 
 
-def test_an_engine_of_another_machine_is_refused_in_a_context_as_well(home, context):
+def test_a_remote_engine_in_a_context_is_refused(home, context):
     context("build", "ssh://ada@build.example")
     with pytest.raises(AddressError, match=r"ssh://ada@build\.example \(the Docker context build\)") as refused:
         found(home)
@@ -141,7 +141,7 @@ def test_an_engine_of_another_machine_is_refused_in_a_context_as_well(home, cont
 
 
 @pytest.mark.parametrize("host", ["tcp://127.0.0.1:2375", "tcp://[::1]:2375", "localhost:2375", "http://127.5.0.1:1"])
-def test_a_port_of_this_machine_is_taken(home, host):
+def test_a_loopback_port_is_accepted(home, host):
     assert [one.host for one in found(home, DOCKER_HOST=host)] == [host]
 
 
@@ -154,7 +154,7 @@ def outcome(environ):
 
 
 @given(st.text(max_size=60))
-def test_any_docker_host_is_an_address_or_a_refusal_with_a_next_step(text):
+def test_any_docker_host_is_an_address_or_an_error_with_the_next_step(text):
     assert outcome({"DOCKER_HOST": text, "HOME": "/nowhere"})
 
 
@@ -165,7 +165,7 @@ DOCUMENTS = st.recursive(
 
 
 @given(DOCUMENTS)
-def test_any_json_of_a_context_is_an_address_or_a_refusal(tmp_path_factory, value):
+def test_any_json_of_a_context_is_an_address_or_an_error(tmp_path_factory, value):
     home = tmp_path_factory.mktemp("home")
     meta = home / ".docker/contexts/meta" / hashlib.sha256(b"x").hexdigest()
     meta.mkdir(parents=True)
@@ -173,7 +173,7 @@ def test_any_json_of_a_context_is_an_address_or_a_refusal(tmp_path_factory, valu
     assert outcome({"HOME": str(home), "DOCKER_CONTEXT": "x"})
 
 
-def test_every_program_is_told_the_same_engine(home, context):
+def test_every_program_gets_the_same_engine(home, context):
     secrets = context("tls", "tcp://127.0.0.1:2376", tls=True)
     (address,) = found(home)
     assert address.environment == {
@@ -187,7 +187,7 @@ def test_every_program_is_told_the_same_engine(home, context):
     ]
 
 
-def test_tls_of_the_environment_does_not_reach_a_socket(home):
+def test_tls_variables_are_not_used_for_a_socket(home):
     (address,) = found(home, DOCKER_HOST=MACHINE, DOCKER_TLS_VERIFY="1", DOCKER_CERT_PATH="/gone")
     assert address.environment["DOCKER_TLS_VERIFY"] == address.environment["DOCKER_CERT_PATH"] == ""
 
@@ -209,16 +209,16 @@ def answering(*there, refusing=None):
     return connect
 
 
-def test_the_first_engine_that_answers_is_used(home):
+def test_the_first_responding_engine_is_used(home):
     rootless = "unix:///run/user/7/docker.sock"
     assert find_engine({"HOME": str(home), "XDG_RUNTIME_DIR": "/run/user/7"}, answering(rootless)) == rootless
 
 
-def test_where_nobody_listens_there_is_none(home):
+def test_without_a_listening_socket_there_is_no_engine(home):
     assert find_engine({"HOME": str(home)}, answering()) is None
 
 
-def test_a_user_without_rights_to_the_machines_engine_uses_his_own(home):
+def test_a_user_without_access_to_the_system_engine_gets_a_rootless_one(home):
     rootless = "unix:///run/user/7/docker.sock"
     denied = {MACHINE: PermissionError(errno.EACCES, "Permission denied")}
     environ = {"HOME": str(home), "XDG_RUNTIME_DIR": "/run/user/7"}
@@ -228,14 +228,14 @@ def test_a_user_without_rights_to_the_machines_engine_uses_his_own(home):
     assert "usermod -aG docker" in refused.value.next_step
 
 
-def test_no_other_engine_stands_in_for_the_one_that_was_chosen(home, context):
+def test_a_configured_engine_is_not_replaced_by_another(home, context):
     context("colima", "unix:///colima.sock")
     with pytest.raises(NoEngineError, match=r"No Docker Engine answers at unix:///colima\.sock") as refused:
         find_engine({"HOME": str(home)}, answering(MACHINE))
     assert refused.value.next_step == "start it, or use this machine's own: docker context use default"
 
 
-def test_podman_is_named_only_where_nothing_else_answers(home):
+def test_podman_is_reported_only_if_no_docker_engine_responds(home):
     podman = f"unix://{home}/podman/podman.sock"
     refusing = {podman: NoEngineError("Podman 4.3.1 answers")}
     environ = {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
@@ -245,7 +245,7 @@ def test_podman_is_named_only_where_nothing_else_answers(home):
     assert find_engine(environ, answering(refusing=refusing), podman=False) is None
 
 
-def test_podmans_socket_of_the_machine_is_not_called_docker(home):
+def test_podmans_system_socket_is_not_reported_as_docker(home):
     podman = f"unix://{home}/podman/podman.sock"
     denied = {podman: PermissionError(errno.EACCES, "Permission denied")}
     assert find_engine({"HOME": str(home), "XDG_RUNTIME_DIR": str(home)}, answering(refusing=denied)) is None
@@ -256,7 +256,7 @@ def test_a_program_gets_the_whole_environment_and_the_engine(home):
     assert engine_environment(given) == {**given, "DOCKER_CONTEXT": ""}
 
 
-def test_a_refused_address_is_a_refusal_of_the_client_too(home):
+def test_the_client_refuses_a_refused_address(home):
     with pytest.raises(NoEngineError, match="another machine"):
         create_client({"HOME": str(home), "DOCKER_HOST": "ssh://x"})
 
@@ -269,7 +269,7 @@ def test_a_refused_address_is_a_refusal_of_the_client_too(home):
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), ConnectionRefusedError),
     ],
 )
-def test_the_operating_system_s_error_is_found_below_the_http_errors(cause, kind):
+def test_the_operating_systems_error_is_found_in_the_cause_chain(cause, kind):
     # requests keeps urllib3's error in args, which keeps the OSError in args: seen with docker 7.2.
     wrapped = requests.ConnectionError(Exception("Connection aborted.", cause))
     outer = RuntimeError("Error while fetching server API version")
@@ -277,5 +277,5 @@ def test_the_operating_system_s_error_is_found_below_the_http_errors(cause, kind
     assert type(find_os_error(outer)) is kind
 
 
-def test_an_error_without_a_number_below_it_is_left_alone():
+def test_an_exception_without_an_os_error_in_its_causes_yields_none():
     assert find_os_error(requests.ReadTimeout("timed out")) is None

@@ -44,11 +44,11 @@ VERSION = {"Version": "20.10.24+dfsg1", "Components": [{"Name": "Engine"}]}
         ({}, "Docker Engine"),
     ],
 )
-def test_an_engine_is_called_what_its_users_call_it(info, kind):
+def test_an_engine_has_its_product_name(info, kind):
     assert EngineFacts.from_api(VERSION, info).kind == kind
 
 
-def test_podman_is_told_by_its_components():
+def test_podman_is_recognized_by_its_components():
     # podman 4.3.1
     components = [{"Name": "Podman Engine"}, {"Name": "Conmon"}]
     version = {"Platform": {"Name": "linux/amd64/debian-12"}, "Version": "4.3.1", "Components": components}
@@ -58,18 +58,18 @@ def test_podman_is_told_by_its_components():
 @pytest.mark.parametrize(
     ("kernels", "images"), [("x86_64", "amd64"), ("aarch64", "arm64"), ("arm64", "arm64"), ("riscv64", "riscv64")]
 )
-def test_images_are_for_the_engines_machine_and_not_for_this_process(kernels, images):
+def test_images_have_the_engines_architecture(kernels, images):
     assert EngineFacts.from_api(VERSION, {"Architecture": kernels}).platform == f"linux/{images}"
 
 
-def test_two_engines_of_one_machine_are_told_apart_though_they_share_an_id():
+def test_two_engines_of_one_machine_differ_in_spite_of_the_same_id():
     one, other = (
         EngineFacts.from_api(VERSION, {"ID": "7EI7", "DockerRootDir": place}) for place in ("/var/lib/docker", "/other")
     )
     assert one.identity != other.identity
 
 
-def test_rootless_docker_on_cgroup_v1_says_what_it_lacks_and_what_follows():
+def test_rootless_docker_on_cgroup_v1_reports_missing_limits_and_consequences():
     facts = EngineFacts.from_api(VERSION, ROOTLESS)
     assert str(facts) == "Docker Engine 20.10.24+dfsg1 (rootless)"
     assert facts.limits.missing == ["memory", "cpu", "processes"]
@@ -77,7 +77,7 @@ def test_rootless_docker_on_cgroup_v1_says_what_it_lacks_and_what_follows():
     assert "cgroup v2" in facts.limits_warning
 
 
-def test_an_engine_with_every_limit_lacks_nothing():
+def test_an_engine_with_every_limit_has_no_warning():
     assert EngineFacts.from_api(VERSION, {"MemoryLimit": True, "PidsLimit": True}).limits_warning == ""
 
 
@@ -93,12 +93,12 @@ SPEC = {"image": "x", "mem_limit": 1, "memswap_limit": 1, "nano_cpus": 1, "pids_
         (Limits(memory=False, cpu=False, processes=False), {"image"}),
     ],
 )
-def test_a_container_goes_without_the_limits_that_its_engine_lacks(limits, left):
+def test_unsupported_limits_are_left_out_of_a_container(limits, left):
     assert set(limits.without_unsupported(SPEC)) == left
 
 
 @given(JSON, JSON | st.dictionaries(KEYS, JSON))
-def test_any_answer_of_an_engine_is_read(version, info):
+def test_any_response_of_an_engine_is_parsed(version, info):
     facts = EngineFacts.from_api(version, info)
     assert facts.cpus > 0
     assert isinstance(facts.root_folder, Path)
