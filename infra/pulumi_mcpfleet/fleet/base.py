@@ -1,6 +1,7 @@
 """The base class of all models of the fleet, mistakes with their config paths, and rules that several models share."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any, Final, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
@@ -15,11 +16,21 @@ Items = TypeVar("Items", bound=Sequence[Hashable])
 ConfigPath = tuple[str | int, ...]
 """A path in the user's config: keys of mappings and indexes of lists, outermost first."""
 
-Mistake = tuple[ConfigPath, str]
-"""A mistake: its path, relative to the value that was checked, and the message. `PARENT` is a step out of the value."""
 
-PARENT: Final = ".."
-"""A step of a relative path that goes to the mapping or list around the value, as in a file system."""
+class Step(Enum):
+    """A step of a relative path that is no key and no index."""
+
+    PARENT = "parent"
+    """To the mapping or list around the value."""
+
+
+PARENT: Final = Step.PARENT
+
+RelativePath = tuple[str | int | Step, ...]
+"""A path that begins at the value that is validated, and can leave it by `PARENT`."""
+
+Mistake = tuple[RelativePath, str]
+"""The path of a mistake, relative to the value that is validated, and its message."""
 
 INVALID_NAMES: Final = "invalid_names"
 """The key of pydantic's context with names that have mistakes of their own, by the key above them."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Union, cast, get_args, get_origin
 from pydantic import BaseModel, Tag
 from pydantic_core import ErrorDetails
 
-from pulumi_mcpfleet.fleet.base import PARENT, ConfigPath, MistakesError, UnknownKindError
+from pulumi_mcpfleet.fleet.base import ConfigPath, MistakesError, RelativePath, Step, UnknownKindError
 from pulumi_mcpfleet.fleet.cloud_run_terms import advice, snake
 from pulumi_mcpfleet.fleet.field_docs import describe_unknown, find_nearest, to_yaml
 from pulumi_mcpfleet.fleet.model import Fleet
@@ -48,10 +48,10 @@ def report_lines(mistake: ErrorDetails) -> Iterator[ReportLine]:
         yield ReportLine(_join_path(location.path, further), message, inner.entry)
 
 
-def _join_path(path: ConfigPath, further: ConfigPath) -> ConfigPath:
+def _join_path(path: ConfigPath, relative: RelativePath) -> ConfigPath:
     joined = list(path)
-    for step in further:
-        if step == PARENT:
+    for step in relative:
+        if isinstance(step, Step):
             joined.pop()
         else:
             joined.append(step)
