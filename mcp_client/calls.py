@@ -58,7 +58,11 @@ class Fleet:
         identity = source or DefaultSource()
         self.http = {
             name: HttpClients(
-                server, identity=identity, pool=self._pool, timeout=timeout, in_all=TOTAL_FACTOR * max_answer_bytes()
+                server,
+                identity=identity,
+                pool=self._pool,
+                timeout=timeout,
+                max_total_bytes=TOTAL_FACTOR * max_answer_bytes(),
             )
             for name, server in servers.items()
         }

@@ -289,7 +289,7 @@ class DockerDataPlane:
             project=revision.project,
             region=revision.region,
             instance_id=instance.main_status.id,
-            inside=revision.vpc_all_traffic,
+            is_internal=revision.vpc_all_traffic,
             network=revision.network,
             mesh=revision.mesh,
         )

@@ -57,7 +57,8 @@ class ContainerRouter:
             return self._balancer.route_by_host(host, scope["path"], query) or RoutedRequest(endpoint=None)
         client: tuple[str, int] | None = scope["client"]
         caller = self._find_workload(client[0]) if client else None
-        return RoutedRequest(endpoint=self._find_endpoint(service), is_internal=caller is not None and caller.inside)
+        is_internal = caller is not None and caller.is_internal
+        return RoutedRequest(endpoint=self._find_endpoint(service), is_internal=is_internal)
 
     def _parse_service(self, host: str) -> str | None:
         match = _HOST.fullmatch(host)

@@ -38,8 +38,8 @@ class Workload:
     project: str
     region: str
     instance_id: str
-    inside: bool = False
-    """Whether all its traffic goes through the project's VPC network."""
+    is_internal: bool = False
+    """True if all its traffic goes through the project's VPC network."""
     network: str = ""
     """See `contract.Revision`."""
     mesh: str = ""

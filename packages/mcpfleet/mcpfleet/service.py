@@ -158,7 +158,7 @@ class HttpClients:
         identity: The identity to call as; by default the service's own account.
         pool: Connections to share; by default a pool of its own.
         timeout: A client's default timeout in seconds; it must allow for a cold start.
-        in_all: The most bytes of all responses to one client; no limit by default.
+        max_total_bytes: The most bytes of all responses to one client; no limit by default.
         clock: Unix time in seconds.
     """
 
@@ -169,7 +169,7 @@ class HttpClients:
         identity: TokenSource | None = None,
         pool: httpx2.AsyncBaseTransport | None = None,
         timeout: float = 60.0,
-        in_all: int | None = None,
+        max_total_bytes: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.server = server
@@ -179,7 +179,7 @@ class HttpClients:
             self._auth = IdTokenAuth(server.audience, source, header=server.header, clock=clock)
         self._pool = pool or connections(timeout)
         self._timeout = timeout
-        self._in_all = in_all
+        self._max_total_bytes = max_total_bytes
 
     def __call__(
         self,
@@ -201,7 +201,7 @@ class HttpClients:
             lambda: self._auth.tokens.caller if self._auth else CallerIdentity("this service", "", "no audience"),
             transport=_SharedPool(self._pool),
             headers={**UNCOMPRESSED, **(headers or {})},
-            event_hooks={"response": [ResponseLimit(total=self._in_all)]},
+            event_hooks={"response": [ResponseLimit(total=self._max_total_bytes)]},
             auth=auth or self._auth,
             timeout=self._timeout if timeout is None else timeout,
         )

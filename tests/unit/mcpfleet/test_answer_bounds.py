@@ -22,7 +22,7 @@ class Pieces(httpx2.AsyncByteStream):
             yield self.left.pop(0)
 
 
-async def read(pieces, in_all=None, times=1, brackets=1000, status=200, **headers):
+async def read(pieces, max_total_bytes=None, times=1, brackets=1000, status=200, **headers):
     """The body as the client gets it, and the pieces that were never taken."""
     streams = [Pieces(pieces) for _ in range(times)]
     named = {key.replace("_", "-"): value for key, value in headers.items()}
@@ -33,7 +33,7 @@ async def read(pieces, in_all=None, times=1, brackets=1000, status=200, **header
         return httpx2.Response(status, headers=named, stream=stream)
 
     answer.count = 0
-    hooks = {"response": [ResponseLimit(LIMIT, in_all, brackets)]}
+    hooks = {"response": [ResponseLimit(LIMIT, max_total_bytes, brackets)]}
     async with httpx2.AsyncClient(transport=httpx2.MockTransport(answer), event_hooks=hooks) as client:
         for _ in range(times):
             body = (await client.get("https://a.dev")).content
@@ -71,9 +71,9 @@ async def test_a_short_response_with_too_many_json_objects_is_refused():
 
 
 async def test_all_responses_of_a_check_have_a_common_limit():
-    assert await read([b"x" * 1000], in_all=3000, times=3) == b"x" * 1000
+    assert await read([b"x" * 1000], max_total_bytes=3000, times=3) == b"x" * 1000
     with pytest.raises(TooLargeError, match="together"):
-        await read([b"x" * 1000], in_all=2999, times=3)
+        await read([b"x" * 1000], max_total_bytes=2999, times=3)
 
 
 @pytest.mark.parametrize("packed", ["gzip", "deflate, gzip", "zstd", "br", "x" * 5000])

@@ -75,7 +75,7 @@ class NoBalancer(Balancer):
 def entrance():
     door = ServiceEndpoint(service=SERVICE, audiences=frozenset(), hosts=frozenset({HOST}))
     callers = {
-        "10.0.0.2": Workload(service_account="a", project="p", region="r", instance_id="1", inside=True),
+        "10.0.0.2": Workload(service_account="a", project="p", region="r", instance_id="1", is_internal=True),
         "10.0.0.3": Workload(service_account="a", project="p", region="r", instance_id="2"),
     }
     settings = Settings(state=Path("/nowhere"))
