@@ -1,11 +1,13 @@
 """The servers and clients of a stack, read from the outputs `servers` and `clients` of the Pulumi program.
 
-The outputs come from a file (`--outputs`: the output of `pulumi stack output --json`, or a state of Pulumi's file
-backend), from the state of a checkout's local cloud, or from the Pulumi CLI.
+The outputs of programs in YAML, TypeScript and Go have names in camel case, and are read like those of programs in
+Python. The outputs come from a file (`--outputs`: the output of `pulumi stack output --json`, or a state of Pulumi's
+file backend), from the state of a checkout's local cloud, or from the Pulumi CLI.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -23,7 +25,8 @@ PULUMI_SECONDS: Final = 60.0
 MAX_FILE_BYTES: Final = 64 << 20
 """The largest outputs file or state that is read. A large fleet's state has some hundred thousand bytes."""
 _MAX_SHOWN_MISTAKES: Final = 20
-_PROJECT: Final = "mcpfleet"
+_CAPITAL: Final = re.compile(r"(?<=[a-z0-9])[A-Z]")
+"""A capital letter at which a word of a camel case name begins."""
 _STACK_TYPE: Final = "pulumi:pulumi:Stack"
 _COMPONENTS: Final = ("mcpfleet:index:McpServer", "mcpfleet:index:McpClient")
 _SERVICE_TYPE: Final = "gcp:cloudrunv2/service:Service"
@@ -209,7 +212,7 @@ def read_stack(
 def _find_local_state(folder: Path) -> Path | None:
     """Find the state of a stack on the local cloud of the folder's checkout; `local` comes before other stacks."""
     for directory in (folder, *folder.parents):
-        states = (directory / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / _PROJECT).glob("*.json")
+        states = (directory / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks").glob("*/*.json")
         files = sorted(states, key=lambda file: (file.stem != "local", file.stem))
         if files:
             return files[0]
@@ -369,7 +372,7 @@ def read_services(
     entries = outputs.get(kind)
     if not isinstance(entries, dict) or not entries:
         raise McpfleetError(f"{origin} has no {kind}: nothing is deployed there. Deploy with `pulumi up`.")
-    services = cast("Mapping[str, Mapping[str, Any]]", entries)
+    services = {name: _rename_keys(entry) for name, entry in cast("Mapping[str, Mapping[str, Any]]", entries).items()}
     if problems := list(find_mistakes(kind, services, required)):
         rest = [f"and {len(problems) - _MAX_SHOWN_MISTAKES} more"] if len(problems) > _MAX_SHOWN_MISTAKES else []
         raise McpfleetError(
@@ -378,6 +381,15 @@ def read_services(
             + ". Run `pulumi up` again to rewrite it. Do not use outputs that you don't trust."
         )
     return services
+
+
+def _rename_keys(entry: Any) -> Any:
+    """Rename the keys of a service's output from camel case. A key whose other form is there too stays as it is."""
+    if not isinstance(entry, dict):
+        return entry
+    output = cast("dict[str, Any]", entry)
+    names = {key: _CAPITAL.sub(lambda capital: f"_{capital[0].lower()}", key) for key in output}
+    return {key if names[key] in output else names[key]: value for key, value in output.items()}
 
 
 def read_clients(outputs: Mapping[str, Any], origin: str) -> dict[str, DeployedClient]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from mcpfleet import options, stack
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.token_sources import Impersonation, TokenFile
+from pulumi_mcpfleet.provider import translate
 
 ECHO = {"mcp_url": "https://mcp-echo-1.europe-west1.run.app/mcp", "audience": "https://echo.acme.dev", "invokers": []}
 OUTPUTS = {"servers": {"echo": ECHO, "time": {**ECHO, "invokers": ["user:ada@acme.dev"]}}}
@@ -45,6 +46,55 @@ def test_servers_are_read_from_a_state_file(tmp_path):
     file = tmp_path / "dev.json"
     file.write_text(json.dumps(state(OUTPUTS)))
     assert list(stack.read_stack(file, run=never).servers) == ["echo", "time"]
+
+
+def in_camel_case(outputs):
+    """The outputs as a program in YAML, TypeScript or Go has them."""
+    return {
+        kind: {
+            name: translate.to_outputs("Fleet", {kind: {name: entry}})[kind][name] for name, entry in entries.items()
+        }
+        for kind, entries in outputs.items()
+    }
+
+
+def test_the_outputs_of_programs_in_other_languages_are_read_like_those_of_python(tmp_path):
+    echo = {**ECHO, "program_audience": "1-x.apps.example.com", "health_path": "/health", "proxy_port": 3000}
+    config = {"mcpServers": {"echo": {"type": "http", "url": "http://127.0.0.1:3000/mcp"}}}
+    client = {
+        "url": "https://caller-1.europe-west1.run.app",
+        "calls": ["echo"],
+        "program_audience": "1-x.apps.example.com",
+    }
+    outputs = {"servers": {"echo": {**echo, "client_config": config}}, "clients": {"caller": client}}
+    other = in_camel_case(outputs)
+    assert "mcpUrl" in other["servers"]["echo"]
+    file = tmp_path / "outputs.json"
+    stacks = []
+    for content in (outputs, other):
+        file.write_text(json.dumps(content))
+        stacks.append(stack.read_stack(file, run=never))
+    assert stacks[0] == stacks[1]
+
+
+def test_an_output_in_both_cases_is_read_in_the_case_of_python(tmp_path):
+    file = tmp_path / "outputs.json"
+    file.write_text(json.dumps({"servers": {"echo": {"mcpUrl": "https://evil.example.com/mcp", **ECHO}}}))
+    assert stack.read_stack(file, run=never).servers["echo"].target.mcp_url == ECHO["mcp_url"]
+
+
+def test_a_wrong_value_under_a_name_in_camel_case_is_a_mistake(tmp_path):
+    file = tmp_path / "outputs.json"
+    file.write_text(json.dumps({"servers": {"echo": {**ECHO, "healthPath": "-x"}}}))
+    with pytest.raises(McpfleetError, match=r"servers\.echo\.health_path: '-x' is not a path of a URL"):
+        stack.read_stack(file, run=never)
+
+
+def test_the_local_cloud_of_a_project_with_another_name_is_found(tmp_path):
+    file = tmp_path / ".mcpfleet" / "pulumi" / ".pulumi" / "stacks" / "acme-mcp" / "local.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(state(OUTPUTS)))
+    assert list(stack.read_stack(folder=tmp_path, run=never).servers) == ["echo", "time"]
 
 
 def test_a_local_cloud_is_found_from_any_folder_of_its_checkout(tmp_path):
