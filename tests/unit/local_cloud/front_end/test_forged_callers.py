@@ -76,7 +76,7 @@ def sent(identity, door, headers, proxy=None):
 
 @settings(max_examples=300, derandomize=True, deadline=None)
 @given(lies=lies, options=options, name=st.sampled_from([FRONT, APP]), at=st.integers(0, 5))
-def test_behind_iam_eve_is_eve_whatever_she_writes(identity, lies, options, name, at):
+def test_with_iam_no_header_changes_the_callers_identity(identity, lies, options, name, at):
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=URL)
     headers = [*lies, (b"connection", options)]
     headers.insert(at, (name, f"Bearer {token}".encode()))
@@ -87,7 +87,7 @@ def test_behind_iam_eve_is_eve_whatever_she_writes(identity, lies, options, name
         assert caller is None or caller.subject == EVE
 
 
-def test_behind_iam_the_checked_header_cant_be_left_behind(identity):
+def test_with_iam_connection_cannot_remove_the_checked_header(identity):
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=URL)
     door = ServiceEndpoint(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset())
     for option in (
@@ -102,7 +102,7 @@ def test_behind_iam_the_checked_header_cant_be_left_behind(identity):
 
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(lies=lies, options=options, name=st.sampled_from([PROXY, APP]), at=st.integers(0, 5))
-def test_behind_iap_eve_is_eve_whatever_she_writes(identity, proxy, lies, options, name, at):
+def test_with_iap_no_header_changes_the_callers_identity(identity, proxy, lies, options, name, at):
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=CLIENT)
     headers = [*lies, (b"connection", options)]
     headers.insert(at, (name, f"Bearer {token}".encode()))
@@ -118,7 +118,7 @@ def test_behind_iap_eve_is_eve_whatever_she_writes(identity, proxy, lies, option
     assert other is None or other.email == f"service-{NUMBER}@gcp-sa-iap.iam.gserviceaccount.com"
 
 
-def test_an_assertion_for_one_service_is_none_for_another(identity, proxy):
+def test_an_assertion_for_one_service_is_invalid_for_another(identity, proxy):
     token = identity.mint_id_token(email=EVE, subject=EVE, audience=CLIENT)
     door = ServiceEndpoint(service=SERVICE, audiences=frozenset({URL}), hosts=frozenset(), iap=True)
     received = sent(identity, door, [(APP, f"Bearer {token}".encode())], proxy)
@@ -148,7 +148,7 @@ def published(proxy):
     return lambda: get(with_iap_keys(proxy, front))[1]
 
 
-def test_the_keys_are_where_google_publishes_its_own_and_nothing_else_is_there(proxy):
+def test_only_the_keys_are_served_at_googles_url_for_them(proxy):
     app = with_iap_keys(proxy, front)
     status, body = get(app)
     assert (status, json.loads(body)) == (200, proxy.jwks())
@@ -160,7 +160,7 @@ def test_the_keys_are_where_google_publishes_its_own_and_nothing_else_is_there(p
 
 @settings(derandomize=True, deadline=None)
 @given(options)
-def test_what_says_whose_a_message_is_crosses_in_both_directions(options):
+def test_identity_headers_pass_in_both_directions(options):
     mine = [(name, b"1") for name in (APP, b"host", b"cookie", b"mcp-session-id", b"origin", b"content-type")]
     crossed = container_headers([*mine, (b"connection", options)], Allowed(), "10.0.0.1")
     assert set(mine) <= set(crossed)

@@ -64,13 +64,13 @@ def token_of(api, email=ADA, audience=CLIENT):
     return api.cloud.identity.mint_id_token(email=email, subject="42", audience=audience)
 
 
-def test_whoever_is_named_and_shows_a_token_for_an_allowed_client_passes(api, behind):
+def test_a_member_with_a_token_for_an_allowed_client_passes(api, behind):
     for header in (b"authorization", b"proxy-authorization"):
         verdict, _ = passed(api, token_of(api), header)
         assert isinstance(verdict, Allowed)
 
 
-def test_the_container_is_told_who_passed_and_can_check_it(api, behind):
+def test_the_container_gets_a_verifiable_assertion_of_the_caller(api, behind):
     verdict, headers = passed(api, token_of(api))
     lies = [(b"x-goog-authenticated-user-email", b"accounts.google.com:root"), (b"x-goog-iap-jwt-assertion", b"lie")]
     sent = container_headers([*headers, *lies], verdict, "10.0.0.1")
@@ -100,20 +100,20 @@ def test_the_container_is_told_who_passed_and_can_check_it(api, behind):
     ],
     ids=["none", "broken", "another audience", "nobody's"],
 )
-def test_everybody_else_gets_the_proxys_own_answer(api, behind, make, status, said):
+def test_other_callers_get_the_proxys_own_refusal(api, behind, make, status, said):
     verdict, _ = passed(api, make(api))
     assert verdict.page.status == status
     assert said in verdict.page.body
     assert (b"x-goog-iap-generated-response", b"true") in verdict.page.headers
 
 
-def test_an_invoker_of_the_service_does_not_pass_for_that(api, behind):
+def test_an_invoker_of_the_service_is_no_member_of_the_proxy(api, behind):
     api.grant("roles/run.invoker", f"user:{BOB}")
     verdict, _ = passed(api, token_of(api, email=BOB, audience=f"https://hello-{NUMBER}.europe-west1.run.app"))
     assert verdict.page.status == 401
 
 
-def test_without_the_agents_grant_nobody_passes(api, program, behind):
+def test_without_the_grant_to_the_service_agent_every_caller_is_refused(api, program, behind):
     program.delete(INVOKER, dict(behind)[INVOKER])
     verdict, _ = passed(api, token_of(api))
     assert b"The IAP service account is not provisioned" in verdict.page.body
@@ -125,7 +125,7 @@ def test_a_grant_on_the_project_counts_too(api, program, behind):
     assert isinstance(verdict, Allowed)
 
 
-def test_a_program_makes_all_of_it_changes_nothing_again_and_leaves_nothing(api, program, behind):
+def test_a_program_creates_reruns_and_destroys_its_resources(api, program, behind):
     made = dict(behind)
     assert made[IDENTITY].properties["email"] == AGENT
     assert made[MEMBER].resource_id == (
@@ -142,7 +142,7 @@ def test_a_program_makes_all_of_it_changes_nothing_again_and_leaves_nothing(api,
     assert passed(api, token_of(api))[0].page.status == 401
 
 
-def test_a_clients_secret_is_kept_by_its_digest_alone(api, program, behind):
+def test_a_clients_secret_is_stored_only_as_a_digest(api, program, behind):
     wanted = settings(clientId="web", clientSecret="swordfish")
     changed = program.update(SETTINGS, dict(behind)[SETTINGS], wanted)
     shown = changed.properties["accessSettings"]["oauthSettings"]
@@ -164,18 +164,18 @@ def test_a_clients_secret_is_kept_by_its_digest_alone(api, program, behind):
         ({"accessSettings": {"oauthSettings": {"nonsense": 1}}}, 400),
     ],
 )
-def test_settings_that_would_change_nothing_are_refused(api, body, status):
+def test_settings_without_effect_are_refused(api, body, status):
     assert api.call("PATCH", f"/iap/v1/{RESOURCE}:iapSettings", body).status_code == status
 
 
-def test_the_role_is_iaps_own_and_cloud_runs_is_none(api):
+def test_only_iaps_own_role_grants_access(api):
     for role, status in (("roles/iap.httpsResourceAccessor", 200), ("roles/run.invoker", 400)):
         policy = {"bindings": [{"role": role, "members": [f"user:{ADA}"]}]}
         assert api.call("POST", f"/iap/v1/{RESOURCE}:setIamPolicy", {"policy": policy}).status_code == status
     assert api.call("POST", f"/iap/v1/{RESOURCE}:getIamPolicy", {}, as_=BOB).status_code == 403
 
 
-def test_a_service_that_is_not_behind_the_proxy_keeps_its_own_headers():
+def test_a_service_without_the_proxy_keeps_its_own_headers():
     headers = [(b"host", b"x"), (b"x-goog-iap-jwt-assertion", b"an app's own affair")]
     assert (b"x-goog-iap-jwt-assertion", b"an app's own affair") in container_headers(headers, Allowed(), "10.0.0.1")
     assert iap.invalid_credentials("x").status == 401

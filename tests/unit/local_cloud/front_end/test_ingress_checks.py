@@ -98,7 +98,7 @@ junk_headers = st.lists(
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_every_combination_of_credentials_is_decided_by_the_table(front, kit, credentials, data):
+def test_every_combination_of_credentials_has_its_result_in_the_table(front, kit, credentials, data):
     serverless = data.draw(st.none() | credentials)
     authorization = data.draw(st.none() | credentials)
     public = data.draw(st.booleans())
@@ -171,7 +171,7 @@ def test_the_path_in_a_page_cannot_carry_markup(front, kit):
     assert b"<code>/&lt;script&gt;</code>" in exchange.body
 
 
-def test_an_empty_serverless_header_counts_although_the_other_one_is_good(front, kit, signer):
+def test_an_empty_serverless_header_is_refused_in_spite_of_a_valid_authorization(front, kit, signer):
     token = signer.mint_id_token(email=INVOKER, subject="1", audience="my-audience").encode()
     headers = [(SERVERLESS, b""), (AUTHORIZATION, b"Bearer " + token)]
     assert front(kit.Instance(), headers=headers, rights=kit.May(INVOKER)).status == 403
@@ -185,7 +185,7 @@ def test_two_authorization_headers_are_refused_because_only_one_would_be_checked
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/eventlog", "/_ah/warmup"])
-def test_paths_that_google_keeps_get_its_404_page_before_any_check(front, kit, path):
+def test_paths_reserved_by_google_get_its_404_page_before_any_check(front, kit, path):
     instance = kit.Instance()
     exchange = front(instance, path=path, rights=kit.May(None))
     assert (exchange.status, instance.requests) == (404, [])
@@ -197,7 +197,7 @@ def test_other_paths_reach_the_container(front, kit, path):
     assert front(kit.Instance(), path=path).status == 200
 
 
-def test_a_service_with_internal_ingress_is_not_found_from_outside(front, kit):
+def test_a_service_with_internal_ingress_is_404_from_outside(front, kit):
     door = replace(kit.door, ingress="INGRESS_TRAFFIC_INTERNAL_ONLY")
     assert front(kit.Instance(), door=door).status == 404
 
@@ -224,7 +224,7 @@ def test_only_the_services_own_host_names_are_routed_as_on_google(front, kit, ho
     assert front(kit.Instance(), host=host).status == status
 
 
-def test_a_token_is_verified_once_but_never_outlives_its_expiry(kit, signer):
+def test_a_verified_token_is_cached_until_its_expiry(kit, signer):
     from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, Denied
 
     calls = []

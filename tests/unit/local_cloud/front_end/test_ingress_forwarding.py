@@ -24,7 +24,7 @@ def only(instance):
     return request
 
 
-def test_method_path_query_body_and_host_reach_the_container_as_sent(front, kit):
+def test_method_path_query_body_and_host_reach_the_container_unchanged(front, kit):
     instance = kit.Instance()
     front(
         instance,
@@ -55,7 +55,7 @@ def test_a_request_without_a_body_is_sent_without_one(front, kit):
     assert only(instance)[3] is None
 
 
-def test_the_callers_trace_goes_on_with_a_new_span(front, kit):
+def test_the_callers_trace_is_continued_with_a_new_span(front, kit):
     instance = kit.Instance()
     trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
     front(instance, headers=[(b"traceparent", f"00-{trace}-{span}-01".encode())])
@@ -76,7 +76,7 @@ def test_the_callers_trace_goes_on_with_a_new_span(front, kit):
         ("x-cloud-trace-context", f"{TRACE}/123", 1),
     ],
 )
-def test_whether_a_trace_is_sampled_is_the_callers_choice(front, kit, name, value, sampled):
+def test_the_caller_decides_whether_a_trace_is_sampled(front, kit, name, value, sampled):
     instance = kit.Instance()
     front(instance, headers=[(name.encode(), value.encode())])
     headers = dict(only(instance)[2])
@@ -85,7 +85,7 @@ def test_whether_a_trace_is_sampled_is_the_callers_choice(front, kit, name, valu
 
 
 @pytest.mark.parametrize("value", [f"00-{'0' * 32}-b7ad6b7169203331-01", f"00-{TRACE}-{'0' * 16}-01", "00-abc-01"])
-def test_a_trace_that_names_nothing_is_begun_anew(front, kit, value):
+def test_an_invalid_trace_is_replaced_by_a_new_one(front, kit, value):
     instance = kit.Instance()
     front(instance, headers=[(b"traceparent", value.encode())])
     sent = dict(only(instance)[2])[b"traceparent"].decode()
@@ -109,7 +109,7 @@ def test_a_load_balancer_appends_the_client_and_itself_to_what_the_client_claims
 
 
 @given(st.lists(st.binary()))
-def test_whatever_a_client_claims_the_last_two_addresses_are_true(claimed):
+def test_the_last_two_forwarded_addresses_are_correct_for_any_client_header(claimed):
     headers = [(b"x-forwarded-for", one) for one in claimed]
     (found,) = [
         value
@@ -137,7 +137,7 @@ def test_the_protocol_is_the_forwarding_rules(secure, protocol):
     assert sent[b"forwarded"] == b'for="127.0.0.9";proto=' + protocol
 
 
-def test_a_load_balancer_says_in_both_directions_that_it_was_passed():
+def test_a_load_balancer_adds_its_via_header_in_both_directions():
     sent = container_headers([(b"via", b"1.1 squid")], Allowed(), "127.0.0.9", BALANCED)
     assert [value for name, value in sent if name == b"via"] == [b"1.1 squid", b"1.1 google"]
     assert (b"via", b"1.1 google") in caller_headers([], 200, BALANCED)
@@ -145,14 +145,14 @@ def test_a_load_balancer_says_in_both_directions_that_it_was_passed():
     assert b"via" not in dict(caller_headers([], 200))
 
 
-def test_a_request_without_a_trace_begins_one(front, kit):
+def test_a_request_without_a_trace_gets_one(front, kit):
     instance = kit.Instance()
     front(instance, headers=[(b"traceparent", b"nonsense")])
     headers = dict(only(instance)[2])
     assert re.fullmatch(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-01", headers[b"traceparent"])
 
 
-def test_status_headers_and_body_come_back_without_hop_by_hop_headers(front, kit):
+def test_status_headers_and_body_are_returned_without_hop_by_hop_headers(front, kit):
     instance = kit.Instance(
         status=201,
         headers=[
@@ -188,7 +188,7 @@ def test_each_chunk_is_passed_on_before_the_next_one_exists(front, kit):
     assert exchange.body == b"first"
 
 
-def test_a_declared_length_is_completed_by_its_last_piece(front, kit):
+def test_a_declared_length_ends_with_its_last_chunk(front, kit):
     instance = kit.Instance(headers=[(b"content-length", b"6")], chunks=[b"abc", b"def"])
     exchange = front(instance)
     assert [event.get("more_body") for event in exchange.events[1:]] == [True, False]
@@ -200,7 +200,7 @@ def test_a_304_keeps_no_length_because_it_has_no_body(front, kit):
     assert exchange.complete
 
 
-def test_a_head_answer_keeps_the_length_that_a_get_would_have(front, kit):
+def test_a_head_response_keeps_its_content_length(front, kit):
     exchange = front(kit.Instance(headers=[(b"content-length", b"10")], chunks=[]), method="HEAD")
     assert (exchange.headers[b"content-length"], exchange.complete) == (b"10", True)
 
@@ -216,7 +216,7 @@ def test_a_caller_that_hangs_up_ends_the_request_to_the_container(front, kit):
     assert (instance.given_up, instance.released) == (1, 1)
 
 
-def test_a_request_that_outlasts_the_timeout_gets_504(front, kit):
+def test_a_request_that_exceeds_the_timeout_gets_504(front, kit):
     class Slow(kit.Instance):
         def send(self, *request):
             outer = super().send(*request)
@@ -235,12 +235,12 @@ def test_a_request_that_outlasts_the_timeout_gets_504(front, kit):
     assert instance.released == 1
 
 
-def test_a_stream_that_outlasts_the_timeout_is_cut_without_an_end(front, kit):
+def test_a_stream_that_exceeds_the_timeout_is_truncated(front, kit):
     exchange = front(kit.Instance(timeout=0.02, hangs=True))
     assert (exchange.status, exchange.complete) == (200, False)
 
 
-def test_a_broken_connection_before_the_answer_is_503(front, kit):
+def test_a_connection_lost_before_the_response_is_503(front, kit):
     instance = kit.Instance(breaks_before=True)
     exchange = front(instance)
     assert exchange.status == 503
@@ -248,12 +248,12 @@ def test_a_broken_connection_before_the_answer_is_503(front, kit):
     assert instance.released == 1
 
 
-def test_a_broken_connection_in_the_answer_is_not_passed_off_as_its_end(front, kit):
+def test_a_connection_lost_during_the_response_truncates_it(front, kit):
     exchange = front(kit.Instance(chunks=[b"a", b"b"], breaks_after=1))
     assert (exchange.status, exchange.body, exchange.complete) == (200, b"a", False)
 
 
-def test_no_free_instance_is_429_in_googles_words(front, kit):
+def test_no_free_instance_is_googles_429(front, kit):
     exchange = front(kit.Instance(refuses=NoInstanceError()))
     assert (exchange.status, exchange.body) == (429, b"Rate exceeded.")
 
@@ -263,14 +263,14 @@ def test_a_service_without_a_ready_revision_is_503(front, kit):
     assert (exchange.status, exchange.body) == (503, b"Service Unavailable")
 
 
-def test_a_request_that_declares_more_than_32_mib_is_413_unread(front, kit):
+def test_a_declared_body_over_32_mib_is_413_before_it_is_read(front, kit):
     instance = kit.Instance()
     length = str(LIMIT + 1).encode()
     exchange = front(instance, method="POST", headers=[(b"content-length", length)])
     assert (exchange.status, instance.requests) == (413, [])
 
 
-def test_a_request_that_turns_out_larger_than_32_mib_is_413(front, kit):
+def test_a_chunked_body_over_32_mib_is_413(front, kit):
     piece = bytes(LIMIT // 2)
     exchange = front(
         kit.Instance(), method="POST", headers=[(b"transfer-encoding", b"chunked")], body=(piece, piece, b"x")
@@ -284,13 +284,13 @@ def test_a_request_of_exactly_32_mib_passes(front, kit):
     assert (exchange.status, len(only(instance)[3])) == (200, LIMIT)
 
 
-def test_a_response_that_declares_more_than_32_mib_is_500_but_a_streamed_one_is_not_limited(front, kit):
+def test_a_declared_response_over_32_mib_is_500_and_a_streamed_one_passes(front, kit):
     length = str(LIMIT + 1).encode()
     assert front(kit.Instance(headers=[(b"content-length", length)])).status == 500
     assert len(front(kit.Instance(chunks=[bytes(LIMIT), b"x"])).body) == LIMIT + 1
 
 
-def test_a_websocket_upgrade_is_refused_by_name(front, kit):
+def test_a_websocket_upgrade_is_refused_with_the_reason(front, kit):
     instance = kit.Instance()
     exchange = front(instance, headers=[(b"upgrade", b"websocket"), (b"connection", b"upgrade")])
     assert (exchange.status, instance.requests) == (501, [])

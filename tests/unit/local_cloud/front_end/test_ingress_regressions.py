@@ -11,24 +11,24 @@ INVOKER = "mcp-client@p.iam.gserviceaccount.com"
 
 
 @pytest.mark.parametrize("status", [600, 999, 199, 100, 0])
-def test_a_status_that_is_none_is_a_broken_instance(front, kit, status):
+def test_an_invalid_status_counts_as_a_failed_instance(front, kit, status):
     exchange = front(kit.Instance(status=status))
     assert (exchange.status, exchange.complete) == (503, True)
 
 
 @pytest.mark.parametrize("status", [200, 299, 418, 599])
-def test_a_status_that_nobody_named_is_passed_on(front, kit, status):
+def test_an_unassigned_status_is_passed_on(front, kit, status):
     assert front(kit.Instance(status=status)).status == status
 
 
-def test_chunks_override_a_length(front, kit):
+def test_chunked_encoding_overrides_a_content_length(front, kit):
     headers = [(b"Content-Length", b"2"), (b"Transfer-Encoding", b"chunked")]
     exchange = front(kit.Instance(headers=headers, chunks=[b"hello"]))
     assert b"content-length" not in exchange.headers
     assert (exchange.body, exchange.complete) == (b"hello", True)
 
 
-def test_a_token_is_worth_nothing_from_the_moment_its_holder_does_not_stand(kit, signer):
+def test_a_token_is_refused_as_soon_as_its_account_is_disabled(kit, signer):
     standing, asked = [True], []
 
     def stands(claims: Claims) -> bool:
@@ -61,7 +61,7 @@ def test_a_token_is_worth_nothing_from_the_moment_its_holder_does_not_stand(kit,
 
 
 @pytest.mark.parametrize("option", [b"host", b"content-length", b"Host, Content-Length"])
-def test_a_caller_cannot_have_the_frame_of_its_request_dropped_on_the_way(front, kit, option):
+def test_connection_cannot_remove_framing_headers(front, kit, option):
     instance = kit.Instance()
     front(instance, headers=[(b"connection", option), (b"content-length", b"4")], method="POST", body=(b"abcd",))
     _, _, headers, body = instance.requests[0]

@@ -72,9 +72,7 @@ def domain_resources(program):
     return made
 
 
-def test_a_program_makes_a_load_balancer_whose_second_run_changes_nothing_and_whose_end_leaves_nothing(
-    api, program, balanced
-):
+def test_a_program_creates_reruns_and_destroys_a_load_balancer(api, program, balanced):
     for kind, inputs, made in balanced:
         read = program.read(kind, made)
         assert program.diff(kind, read, inputs) == {}, kind
@@ -92,14 +90,14 @@ def test_a_managed_certificate_is_active_at_once(api, balanced):
     assert found["managed"] == {"domains": [DOMAIN], "status": "ACTIVE", "domainStatus": {DOMAIN: "ACTIVE"}}
 
 
-def test_what_is_in_use_is_not_deleted(api, program, balanced):
+def test_a_resource_in_use_is_not_deleted(api, program, balanced):
     by_kind = {kind: made for kind, _, made in balanced}
     for kind in (ADDRESS, CERTIFICATE, GROUP, BACKEND, HTTPS):
         with pytest.raises(Exception, match="is already being used by"):
             program.delete(kind, by_kind[kind])
 
 
-def test_a_part_that_does_not_exist_is_named(api):
+def test_a_missing_referenced_resource_is_named(api):
     body = {"name": "x", "urlMap": "projects/mcpfleet-local/global/urlMaps/none", "sslCertificates": ["x"]}
     answer = api.call("POST", f"{GLOBAL}/targetHttpsProxies", body)
     assert answer.status_code == 404
@@ -123,7 +121,7 @@ def test_a_part_that_does_not_exist_is_named(api):
         ("nonsense", {}, 404, "has no method"),
     ],
 )
-def test_what_is_wrong_or_not_served_is_refused_by_name(api, collection, body, status, said):
+def test_invalid_and_unsupported_fields_are_refused_by_name(api, collection, body, status, said):
     answer = api.call("POST", f"{GLOBAL}/{collection}", {"name": "x", **body})
     assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
 
@@ -136,7 +134,7 @@ def test_the_timeout_of_a_serverless_backend_is_refused_as_google_does(api, prog
     assert "Timeout sec is not supported for a backend service" in answer.json()["error"]["message"]
 
 
-def test_which_change_replaces_and_which_does_not(api, program, balanced):
+def test_each_change_is_in_place_or_a_replacement_as_on_google(api, program, balanced):
     by_kind = {kind: (inputs, made) for kind, inputs, made in balanced}
     inputs, made = by_kind[HTTPS]
     program.create(CERTIFICATE, {"name": "other", "managed": {"domains": ["b.dev"]}})
@@ -152,7 +150,7 @@ def test_which_change_replaces_and_which_does_not(api, program, balanced):
     assert changed.properties["description"] == "x"
 
 
-def test_another_scheme_is_asked_for_in_place_and_refused_without_a_migration(program, balanced):
+def test_a_change_of_scheme_is_in_place_and_refused_without_a_migration(program, balanced):
     """The real provider patches the scheme; Google changes it after the states of a migration alone."""
     by_kind = {kind: (inputs, made) for kind, inputs, made in balanced}
     for kind, call in ((BACKEND, "PUT"), (RULE, "PATCH")):
@@ -163,7 +161,7 @@ def test_another_scheme_is_asked_for_in_place_and_refused_without_a_migration(pr
         assert [one.partition(" ")[0] for one in program.requests] == [call]
 
 
-def test_a_request_goes_by_the_url_map_to_the_service(api, balanced):
+def test_a_request_is_routed_by_the_url_map_to_the_service(api, balanced):
     arrival = api.cloud.balancer.route("projects/mcpfleet-local/global/forwardingRules/mcp-https", DOMAIN, "/mcp", "")
     assert (arrival.is_balanced, arrival.is_https, arrival.balancer_address) == (True, True, "127.0.0.1")
     assert arrival.endpoint.service.endswith("/services/hello")
@@ -177,7 +175,7 @@ def test_a_plain_request_is_redirected_with_its_path_and_query(api, balanced):
     assert not arrival.is_https
 
 
-def test_hosts_and_paths_have_backends_of_their_own(api, program, balanced):
+def test_hosts_and_paths_have_their_own_backends(api, program, balanced):
     service(api, "admin")
     group = program.create(GROUP, {"name": "admin", "region": "europe-west1", "cloudRun": {"service": "admin"}})
     backend = program.create(
@@ -205,7 +203,7 @@ def test_hosts_and_paths_have_backends_of_their_own(api, program, balanced):
     assert to("other.dev", "/admin/x") == "hello"
 
 
-def test_the_longest_pattern_of_a_path_counts(api, program, balanced):
+def test_the_longest_path_pattern_takes_precedence(api, program, balanced):
     service(api, "admin")
     group = program.create(GROUP, {"name": "admin", "region": "europe-west1", "cloudRun": {"service": "admin"}})
     scheme = {"loadBalancingScheme": "EXTERNAL_MANAGED"}
@@ -235,7 +233,7 @@ def test_a_backend_without_groups_answers_503(api, program, balanced):
     assert (arrival.endpoint, arrival.has_no_backend) == (None, True)
 
 
-def test_without_the_service_there_is_no_door(api, program):
+def test_a_missing_service_has_no_endpoint(api, program):
     domain_resources(program)
     assert api.cloud.balancer.route_by_host(DOMAIN, "/", "").endpoint is None
 
@@ -268,7 +266,7 @@ BALANCED = {"is_balanced": True}
         ("INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER", INSIDE, True),
     ],
 )
-def test_ingress_lets_in_whom_it_names_and_answers_404_to_others(ingress, arrival, passes):
+def test_ingress_accepts_its_sources_and_answers_404_to_others(ingress, arrival, passes):
     door = ServiceEndpoint(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), ingress=ingress)
     guard = Authorizer(Everybody(), Everybody())
     verdict = guard.check(RoutedRequest(endpoint=door, **arrival), [(b"host", b"s-1.r.run.app")], "/mcp")
@@ -276,7 +274,7 @@ def test_ingress_lets_in_whom_it_names_and_answers_404_to_others(ingress, arriva
     assert passes or verdict.page.status == 404
 
 
-def test_a_disabled_default_url_leaves_load_balancers_alone():
+def test_a_disabled_default_url_does_not_affect_load_balancers():
     door = ServiceEndpoint(service="s", audiences=frozenset(), hosts=frozenset({"s-1.r.run.app"}), default_uri=False)
     guard = Authorizer(Everybody(), Everybody())
     host = [(b"host", b"s-1.r.run.app")]
@@ -293,7 +291,7 @@ def interfaces(*given, **more):
 
 
 @pytest.mark.parametrize("interface", [{"network": "default"}, {"subnetwork": "default"}])
-def test_the_default_network_is_there_and_the_interface_is_completed(api, interface):
+def test_the_default_network_exists_and_completes_the_interface(api, interface):
     assert service(api, **interfaces(interface, egress="ALL_TRAFFIC")).status_code == 200
     access = api.call("GET", f"{SERVICES}/hello").json()["template"]["vpcAccess"]
     assert access == {
@@ -304,7 +302,7 @@ def test_the_default_network_is_there_and_the_interface_is_completed(api, interf
     assert revision.vpc_all_traffic
 
 
-def test_private_ranges_alone_are_the_default_and_not_inside(api):
+def test_egress_defaults_to_private_ranges_which_is_not_internal(api):
     service(api, **interfaces({"network": "default"}))
     (revision,) = api.plane.running.values()
     assert not revision.vpc_all_traffic
@@ -322,7 +320,7 @@ def test_without_the_compute_api_there_is_no_network(running):
     assert "Compute Engine API is not enabled" in service(running, **interfaces({"network": "default"})).text
 
 
-def test_a_programs_own_network_is_used(api, program):
+def test_a_network_created_by_the_program_is_used(api, program):
     network = program.create(NETWORK, {"name": "mcp", "autoCreateSubnetworks": False})
     inputs = {"name": "run", "network": network.resource_id, "ipCidrRange": "10.0.0.0/24", "region": "europe-west1"}
     subnetwork = program.create(SUBNETWORK, inputs)
@@ -338,7 +336,7 @@ def test_a_programs_own_network_is_used(api, program):
 # --- the listener -----------------------------------------------------------------------------------------
 
 
-def test_a_rule_is_listened_for_and_let_go(api, balanced, monkeypatch):
+def test_a_forwarding_rule_opens_and_closes_its_listener(api, balanced, monkeypatch):
     opened, closed, taken = [], [], set()
 
     def port_of(url):
@@ -381,7 +379,7 @@ def test_a_rule_is_listened_for_and_let_go(api, balanced, monkeypatch):
 # --- the same thing spelled differently ---------------------------------------------------------------------
 
 
-def test_what_google_answers_in_full_is_no_change_for_a_program_that_writes_it_short(program, balanced):
+def test_full_resource_urls_in_responses_are_no_change_for_short_names(program, balanced):
     """Answers are URLs, an IP and a range of ports; the program names, an address and one port."""
     by_kind = {kind: (inputs, made) for kind, inputs, made in balanced}
     inputs, made = by_kind[RULE]
@@ -398,7 +396,7 @@ def test_what_google_answers_in_full_is_no_change_for_a_program_that_writes_it_s
     assert list(program.diff(BACKEND, made, {**inputs, "backends": [other]})) == ["backends[0]"]
 
 
-def test_a_state_of_an_older_local_cloud_has_the_short_names_and_changes_nothing(program, balanced):
+def test_an_older_states_short_names_cause_no_change(program, balanced):
     for kind, inputs, made in balanced:
         older = {**made.properties, **{name: value for name, value in inputs.items() if isinstance(value, str)}}
         assert program.diff(kind, replace(made, properties=older), inputs) == {}, kind

@@ -71,12 +71,12 @@ def test_a_revision_joins_a_mesh_through_its_network(api, meshed):
         ({"vpcAccess": None}, "network egress to a VPC network is required"),
     ],
 )
-def test_what_google_would_not_join_is_refused(api, meshed, wish, said):
+def test_a_revision_that_google_would_not_join_is_refused(api, meshed, wish, said):
     answer = join(api, **wish)
     assert (answer.status_code, said in answer.json()["error"]["message"]) == (400, True), answer.text
 
 
-def test_without_the_role_that_reads_routes_the_revision_does_not_start(api, meshed):
+def test_without_the_role_to_read_routes_a_revision_does_not_start(api, meshed):
     error = join(api).json()["error"]["message"]
     assert "is not ready and cannot serve traffic" in error
     assert f"{ACCOUNT} lacks trafficdirector.networks.getConfigs" in error
@@ -84,13 +84,13 @@ def test_without_the_role_that_reads_routes_the_revision_does_not_start(api, mes
 
 
 @pytest.mark.parametrize("name", ["trafficdirector", "networksecurity"])
-def test_without_the_apis_of_the_mesh_the_revision_does_not_start(api, meshed, name):
+def test_without_the_mesh_apis_a_revision_does_not_start(api, meshed, name):
     api.grant("roles/trafficdirector.client", f"serviceAccount:{ACCOUNT}")
     api.cloud.usage.disable(api.cloud.projects.get(api.project), f"{name}.googleapis.com")
     assert f"{name}.googleapis.com is not enabled" in join(api).json()["error"]["message"]
 
 
-def test_a_revision_whose_mesh_has_gone_does_not_start_again(api):
+def test_a_revision_whose_mesh_was_deleted_does_not_start_again(api):
     revision = type("Revision", (), {"mesh": MESH, "name": "r", "project": "mcpfleet-local", "service_account": "a"})
     with pytest.raises(RolloutError, match="found no mesh"):
         api.cloud.mesh.check(revision)
@@ -100,7 +100,7 @@ def other(**more):
     return Workload(**{**vars(CALLER), **more})
 
 
-def test_a_short_name_is_there_for_containers_in_the_mesh_and_the_zones_network_alone(api, meshed):
+def test_a_short_name_resolves_only_in_the_mesh_and_the_zones_network(api, meshed):
     mesh = api.cloud.mesh
     assert mesh.resolves("mcp-hello", CALLER)
     assert not mesh.resolves("mcp-none", CALLER)
@@ -110,13 +110,13 @@ def test_a_short_name_is_there_for_containers_in_the_mesh_and_the_zones_network_
     assert not mesh.resolves("mcp-hello", None)
 
 
-def test_a_name_with_a_public_address_is_not_the_meshs(api, program, meshed):
+def test_a_name_with_a_public_address_does_not_belong_to_the_mesh(api, program, meshed):
     inputs, made = next((inputs, made) for kind, inputs, made in meshed if kind == RECORD_KIND)
     program.update(RECORD_KIND, made, {**inputs, "rrdatas": ["203.0.113.7"]})
     assert not api.cloud.mesh.resolves("mcp-hello", CALLER)
 
 
-def test_a_request_goes_to_the_routes_service_with_the_callers_identity(api, meshed):
+def test_a_request_is_routed_to_the_service_with_the_callers_identity(api, meshed):
     found = api.cloud.mesh.route("mcp-hello", CALLER)
     claims = api.cloud.identity.verify_id_token(found.token)
     assert (found.host, claims.email, claims.audience) == (HOST, ACCOUNT, f"https://{HOST}")
@@ -124,7 +124,7 @@ def test_a_request_goes_to_the_routes_service_with_the_callers_identity(api, mes
     assert api.cloud.mesh.route("mcp-hello", other(mesh=f"{MESH}-other")) is None
 
 
-def test_a_token_is_used_again_until_it_ages_and_never_for_another_account(api, meshed):
+def test_a_token_is_cached_per_account_until_it_is_old(api, meshed):
     def token(caller=CALLER):
         return api.cloud.mesh.route("mcp-hello", caller).token
 
@@ -163,7 +163,7 @@ def ask(api, host, headers=(), caller=CALLER):
     return sent[0]["status"], sent[1]["body"], seen
 
 
-def test_the_proxy_writes_host_and_identity_and_leaves_the_rest(api, meshed):
+def test_the_proxy_sets_host_and_identity_and_keeps_other_headers(api, meshed):
     given = [(b"authorization", b"Bearer stolen"), (b"accept", b"x"), (b"mcp-session-id", b"1")]
     status, body, (headers,) = ask(api, b"mcp-hello:80", given)
     assert (status, body) == (200, b"front")
@@ -174,7 +174,7 @@ def test_the_proxy_writes_host_and_identity_and_leaves_the_rest(api, meshed):
     assert (found[b"accept"], found[b"mcp-session-id"]) == (b"x", b"1")
 
 
-def test_the_front_end_lets_the_mesh_in_by_the_services_policy_alone(api, meshed):
+def test_mesh_requests_are_authorized_only_by_the_services_policy(api, meshed):
     _, _, (headers,) = ask(api, b"mcp-hello")
     arrival = api.cloud.run.find_endpoint(f"{PROJECT}/locations/europe-west1/services/hello")
     guard = Authorizer(api.cloud.identity, api.cloud.policies)
@@ -188,7 +188,7 @@ def test_the_front_end_lets_the_mesh_in_by_the_services_policy_alone(api, meshed
 
 
 @pytest.mark.parametrize(("began", "said"), [(False, [504]), (True, [200])])
-def test_a_request_that_takes_longer_than_the_routes_timeout_is_ended(api, program, meshed, began, said):
+def test_a_request_that_exceeds_the_routes_timeout_is_ended(api, program, meshed, began, said):
     inputs, made = next((inputs, made) for kind, inputs, made in meshed if kind == ROUTE_KIND)
     (rule,) = inputs["rules"]
     program.update(ROUTE_KIND, made, {**inputs, "rules": [{"action": {**rule["action"], "timeout": "0.01s"}}]})
@@ -209,7 +209,7 @@ def test_a_request_that_takes_longer_than_the_routes_timeout_is_ended(api, progr
     assert (sent[-1]["type"] == "http.response.body") != began, "what had begun is cut off"
 
 
-def test_a_host_without_a_route_and_a_backend_without_a_service_are_envoys_answers(api, program):
+def test_missing_routes_and_services_get_envoys_errors(api, program):
     made = mesh_resources(program, service="nobody")
     assert ask(api, b"mcp-hello")[:2] == (503, b"no healthy upstream")
     kind, _, route = next(one for one in made if one[0] == ROUTE_KIND)
@@ -218,7 +218,7 @@ def test_a_host_without_a_route_and_a_backend_without_a_service_are_envoys_answe
 
 
 @pytest.mark.parametrize("host", [b"metadata.google.internal", b"172.18.0.1", b"mcp-none", b""])
-def test_every_other_request_is_the_metadata_servers(api, meshed, host):
+def test_every_other_request_goes_to_the_metadata_server(api, meshed, host):
     assert ask(api, host)[:2] == (299, b"metadata")
     assert ask(api, b"mcp-hello", caller=other(mesh=""))[:2] == (299, b"metadata")
 
@@ -256,11 +256,11 @@ def zones():
         ("", []),
     ],
 )
-def test_a_name_is_answered_by_the_zone_that_says_most_of_it(zones, host, found):
+def test_a_name_is_resolved_in_the_most_specific_zone(zones, host, found):
     assert zones.resolve(NETWORK, host) == found
     assert zones.resolve(f"{NETWORK}-other", host) == []
 
 
 @given(host=st.text(max_size=300))
-def test_no_name_breaks_the_zones(zones, host):
+def test_no_name_makes_the_zones_fail(zones, host):
     assert set(zones.resolve(NETWORK, host)) <= {f"10.0.0.{last}" for last in range(1, 5)}

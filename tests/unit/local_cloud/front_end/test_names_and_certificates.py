@@ -41,18 +41,18 @@ def handshake(server_context, trusted, host):
     return client.getpeercert()
 
 
-def test_a_host_gets_a_certificate_of_its_own_that_the_bundle_makes_trusted(authority):
+def test_a_host_gets_its_own_certificate_that_the_bundle_trusts(authority):
     context = authority.create_tls_context(lambda host: host in {HOST, "mcp.acme.dev"})
     for host in (HOST, "mcp.acme.dev"):
         assert handshake(context, authority.write_bundle(), host)["subjectAltName"] == (("DNS", host),)
 
 
-def test_a_host_that_is_none_of_ours_gets_none(authority):
+def test_an_unknown_host_gets_no_certificate(authority):
     with pytest.raises(ssl.SSLError):
         handshake(authority.create_tls_context(lambda host: False), authority.write_bundle(), HOST)
 
 
-def test_the_authority_stays_the_same_and_its_key_is_its_owners_alone(authority):
+def test_the_certificate_authority_persists_with_a_private_key_file(authority):
     again = CertificateAuthority(authority.certificate.parent)
     assert handshake(again.create_tls_context(lambda host: True), authority.certificate, HOST)
     assert (authority.certificate.parent / "ca.key").stat().st_mode & 0o777 == 0o600
@@ -87,14 +87,14 @@ def scope(host, client="10.0.0.2"):
 
 
 @pytest.mark.parametrize(("client", "inside"), [("10.0.0.2", True), ("10.0.0.3", False), ("10.0.0.9", False)])
-def test_a_call_by_name_finds_the_service_and_is_inside_as_its_caller_is(entrance, client, inside):
+def test_a_call_by_name_reaches_the_service_and_is_internal_like_its_caller(entrance, client, inside):
     for host in (HOST, f"{HOST}:443"):
         arrival = entrance(scope(host, client))
         assert arrival.endpoint.service == SERVICE
         assert arrival.is_internal == inside
 
 
-def test_names_of_other_projects_and_of_nobody_lead_nowhere(entrance):
+def test_names_of_other_projects_and_unknown_names_do_not_resolve(entrance):
     assert entrance.resolves(HOST)
     assert entrance.resolves("none-481516234200.us-east1.run.app")
     assert entrance.resolves("mcp.acme.dev")

@@ -27,23 +27,23 @@ def ours(name):
 
 
 @pytest.mark.parametrize("name", [HOST, HOST.upper(), "weather"])
-def test_a_name_of_this_cloud_leads_to_the_gateway(name):
+def test_a_name_of_this_cloud_resolves_to_the_gateway(name):
     assert read(answer_query(query(name), GATEWAY, ours)) == (7, 0, 1, bytes([172, 18, 0, 1]))
 
 
-def test_it_has_no_other_kind_of_address_and_says_so_without_an_error():
+def test_other_record_types_of_a_name_are_empty_without_an_error():
     assert read(answer_query(query(HOST, kind=28), GATEWAY, ours))[1:3] == (0, 0)
 
 
-def test_every_other_name_is_asked_elsewhere():
+def test_every_other_name_is_forwarded():
     assert answer_query(query("example.org"), GATEWAY, ours) == b""
 
 
-def test_a_short_name_that_is_not_ours_is_nobodys_lest_docker_answer_with_a_container_of_another_network():
+def test_an_unknown_short_name_is_not_forwarded_to_docker():
     assert read(answer_query(query("mcpfleet-neighbour"), GATEWAY, ours))[1:3] == (3, 0)
 
 
-def test_a_name_of_another_class_is_refused_and_not_asked_elsewhere():
+def test_a_query_of_another_class_is_refused_and_not_forwarded():
     assert read(answer_query(query("version.bind", kind=16, group=3), GATEWAY, ours))[1:3] == (5, 0)
 
 
@@ -51,13 +51,13 @@ def test_a_name_of_another_class_is_refused_and_not_asked_elsewhere():
     ("at", "byte"),
     [(2, 0x29), (2, 0x81), (4, 1), (5, 0), (5, 2)],  # a dynamic update; an answer; 257 questions, none, two
 )
-def test_what_is_no_single_question_is_a_format_error(at, byte):
+def test_a_message_without_exactly_one_question_is_a_format_error(at, byte):
     asked = bytearray(query(HOST))
     asked[at] = byte
     assert read(answer_query(bytes(asked), GATEWAY, ours))[1:3] == (1, 0)
 
 
 @given(st.binary(min_size=12, max_size=1024))
-def test_anything_is_answered_or_asked_elsewhere(asked):
+def test_any_message_is_answered_or_forwarded(asked):
     said = answer_query(asked, GATEWAY, ours)
     assert not said or said[:2] == asked[:2]

@@ -20,7 +20,7 @@ def challenge(key=KEY):
 
 
 @pytest.mark.parametrize("purpose", Purpose)
-def test_who_has_the_key_proves_it_and_says_for_what(purpose):
+def test_a_peer_with_the_key_proves_it_with_its_purpose(purpose):
     said, nonce = protocol.create_challenge(KEY, protocol.create_hello(HOST_NONCE), GATEWAY_NONCE)
     proved = protocol.create_proof(KEY, purpose, HOST_NONCE, said)
     assert nonce == HOST_NONCE
@@ -28,7 +28,7 @@ def test_who_has_the_key_proves_it_and_says_for_what(purpose):
     assert protocol.verify_proof(KEY, nonce, GATEWAY_NONCE, proved) is purpose
 
 
-def test_neither_side_believes_one_with_another_key():
+def test_both_sides_refuse_a_peer_with_another_key():
     with pytest.raises(ProtocolError, match="does not have"):
         protocol.create_proof(KEY, Purpose.DIAL, HOST_NONCE, challenge(OTHER_KEY))
     with pytest.raises(ProtocolError, match="does not have"):
@@ -40,7 +40,7 @@ def test_neither_side_believes_one_with_another_key():
         )
 
 
-def test_a_proof_is_good_for_one_connection_and_one_purpose_alone():
+def test_a_proof_is_valid_for_one_connection_and_one_purpose():
     proved = protocol.create_proof(KEY, Purpose.NAMES, HOST_NONCE, challenge())
     for host_nonce, gateway_nonce, said in (
         (HOST_NONCE, b"x" * protocol.NONCE_SIZE, proved),  # replayed to the gateway
@@ -52,7 +52,7 @@ def test_a_proof_is_good_for_one_connection_and_one_purpose_alone():
             protocol.verify_proof(KEY, host_nonce, gateway_nonce, said)
 
 
-def test_a_challenge_that_is_sent_back_proves_nothing():
+def test_a_reflected_challenge_is_no_proof():
     """Reflection: whoever has no key has the other side answer its own challenge."""
     said = challenge()
     with pytest.raises(ProtocolError, match="does not have"):
@@ -62,14 +62,14 @@ def test_a_challenge_that_is_sent_back_proves_nothing():
         protocol.create_proof(KEY, Purpose.DIAL, HOST_NONCE, GATEWAY_NONCE + proved[1:])
 
 
-def test_an_unknown_purpose_of_somebody_with_the_key_is_refused():
+def test_an_unknown_purpose_is_refused_even_with_the_key():
     mac = protocol._mac(KEY, b"host X", HOST_NONCE, GATEWAY_NONCE)
     with pytest.raises(ProtocolError, match="unknown purpose"):
         protocol.verify_proof(KEY, HOST_NONCE, GATEWAY_NONCE, b"X" + mac)
 
 
 @given(st.binary(max_size=2 * protocol.CHALLENGE_SIZE))
-def test_no_made_up_bytes_pass_for_a_handshake(said):
+def test_no_random_bytes_are_accepted_as_a_handshake(said):
     for read in (
         lambda: protocol.create_challenge(KEY, said, GATEWAY_NONCE),
         lambda: protocol.create_proof(KEY, Purpose.DIAL, HOST_NONCE, said),
@@ -80,27 +80,27 @@ def test_no_made_up_bytes_pass_for_a_handshake(said):
 
 
 @given(ports, ips, st.integers(0, 65535))
-def test_an_arrival_comes_as_it_was_sent(port, ip, caller_port):
+def test_an_incoming_connection_is_decoded_as_encoded(port, ip, caller_port):
     arrival = IncomingConnection(port, (ip, caller_port))
     assert len(arrival.pack()) == protocol.INCOMING_SIZE
     assert IncomingConnection.unpack(arrival.pack()) == arrival
 
 
 @given(ips, ports)
-def test_an_address_comes_as_it_was_sent(ip, port):
+def test_an_address_is_decoded_as_encoded(ip, port):
     packed = protocol.pack_address((ip, port))
     assert len(packed) == protocol.ADDRESS_SIZE
     assert protocol.unpack_address(packed) == (ip, port)
 
 
 @pytest.mark.parametrize("address", [("127.0.0.1", 0), ("127.0.0.1", 65536), ("::1", 80), ("localhost", 80), ("", 80)])
-def test_what_is_no_address_is_not_dialed(address):
+def test_an_invalid_address_is_not_dialed(address):
     with pytest.raises(ValueError, match=r"."):
         protocol.pack_address(address)
 
 
 @given(st.integers(0, 2**32 - 1), ips, ips, messages, st.data())
-def test_queries_and_answers_come_as_they_were_sent_however_they_are_cut(number, caller, asked, message, data):
+def test_queries_and_answers_are_the_same_in_any_chunks(number, caller, asked, message, data):
     query = Query(number, caller, asked, message)
     answers = [Answer(number, message), Answer(number, b""), Answer(number, bytes(65000))]
     stream = query.pack() + b"".join(answer.pack() for answer in answers)
@@ -113,7 +113,7 @@ def test_queries_and_answers_come_as_they_were_sent_however_they_are_cut(number,
 
 
 @given(st.lists(st.binary(max_size=3000), max_size=5))
-def test_a_stream_of_anything_is_frames_that_are_read_or_refused(parts):
+def test_any_stream_is_parsed_into_frames_or_refused(parts):
     frames = FrameParser()
     for frame in (frame for part in parts for frame in frames.feed(part)):
         for kind in (Query, Answer):

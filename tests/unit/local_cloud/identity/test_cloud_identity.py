@@ -56,7 +56,7 @@ def _b64(value):
     return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
-def test_a_token_says_who_it_is_for(identity, token):
+def test_a_token_names_its_audience_and_subject(identity, token):
     claims = identity.verify_id_token(token)
     assert (claims.email, claims.subject, claims.audience) == ("ada@mcpfleet.test", "117", AUDIENCE)
     assert claims.expires == NOW + 3600
@@ -74,7 +74,7 @@ def test_any_client_can_verify_a_token_against_the_published_keys(identity, toke
     assert claims["email"] == "ada@mcpfleet.test"
 
 
-def test_the_published_keys_hold_no_private_part(identity):
+def test_the_published_keys_have_no_private_part(identity):
     assert set(identity.jwks()["keys"][0]) == {"kty", "alg", "use", "kid", "n", "e"}
 
 
@@ -88,7 +88,7 @@ def test_a_token_with_any_character_changed_is_refused(identity, token, data):
 
 
 @pytest.mark.parametrize("part", [0, 1, 2])
-def test_the_bits_that_base64_leaves_over_may_not_be_changed_either(identity, token, part):
+def test_a_token_with_changed_unused_base64_bits_is_refused(identity, token, part):
     parts = token.split(".")
     for other in string.ascii_letters + string.digits + "-_":
         if other != parts[part][-1]:
@@ -113,7 +113,7 @@ def test_a_token_with_any_byte_of_any_part_changed_is_refused(identity, token, d
 
 @settings(max_examples=200, deadline=None)
 @given(extra=st.text(min_size=1, max_size=8), place=st.integers(0, 2000))
-def test_a_token_with_anything_put_in_is_refused(identity, token, extra, place):
+def test_a_token_with_inserted_text_is_refused(identity, token, extra, place):
     place %= len(token) + 1
     with pytest.raises(TokenError):
         identity.verify_id_token(token[:place] + extra + token[place:])
@@ -121,14 +121,14 @@ def test_a_token_with_anything_put_in_is_refused(identity, token, extra, place):
 
 @settings(max_examples=100, deadline=None)
 @given(cut=st.integers(1, 2000))
-def test_a_token_cut_short_is_refused(identity, token, cut):
+def test_a_truncated_token_is_refused(identity, token, cut):
     with pytest.raises(TokenError):
         identity.verify_id_token(token[: len(token) - 1 - cut % len(token)])
 
 
 @settings(max_examples=300, deadline=None)
 @given(junk=st.one_of(st.text(), st.from_regex(r"[\w-]*\.[\w-]*\.[\w-]*")))
-def test_whatever_is_not_a_token_is_refused_and_breaks_nothing(identity, junk):
+def test_any_text_that_is_no_token_is_refused(identity, junk):
     with pytest.raises(TokenError):
         identity.verify_id_token(junk)
     with pytest.raises(TokenError):
@@ -143,7 +143,7 @@ def test_a_token_without_a_signature_is_refused(identity, token, algorithm):
             identity.verify_id_token(f"{header}.{token.split('.')[1]}.{signature}")
 
 
-def test_the_public_key_is_no_hmac_secret(identity, cloud_keys, token):
+def test_a_token_signed_with_the_public_key_as_hmac_secret_is_refused(identity, cloud_keys, token):
     key = serialization.load_pem_private_key((cloud_keys / "signing-key.pem").read_bytes(), None)
     pem = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     signed = _b64({"alg": "HS256", "typ": "JWT", "kid": key_id(key.public_key())}) + "." + token.split(".")[1]
@@ -166,7 +166,7 @@ def test_a_token_of_another_key_is_refused_under_either_name(identity, forged):
         identity.verify_id_token(forged(signer=other, headers={"kid": key_id(other.public_key())}))
 
 
-def test_a_key_inside_the_token_is_not_believed(identity, forged):
+def test_a_key_inside_the_token_is_not_used(identity, forged):
     other = new_key()
     embedded = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(other.public_key()))
     with pytest.raises(TokenError):
@@ -188,12 +188,12 @@ def test_the_one_critical_extension_that_the_library_knows_is_refused(cloud_keys
         identity.verify_id_token(f"{signed}.{base64url_encode(signature).decode()}")
 
 
-def test_padding_is_refused_so_that_one_token_is_one_text(identity, forged):
+def test_a_padded_token_is_refused(identity, forged):
     with pytest.raises(TokenError, match="three parts"):
         identity.verify_id_token(forged() + "==")
 
 
-def test_the_unchanged_forgery_is_accepted_so_that_the_others_prove_something(identity, forged):
+def test_the_tests_forgery_is_accepted_without_changes(identity, forged):
     assert identity.verify_id_token(forged()).email == "ada@mcpfleet.test"
 
 
@@ -220,22 +220,22 @@ def test_the_unchanged_forgery_is_accepted_so_that_the_others_prove_something(id
         ({"email": 7}, "string"),
     ],
 )
-def test_a_claim_that_is_not_right_is_refused(identity, forged, changes, reason):
+def test_an_invalid_claim_is_refused(identity, forged, changes, reason):
     with pytest.raises(TokenError, match=reason):
         identity.verify_id_token(forged(**changes))
 
 
 @pytest.mark.parametrize("changes", [{"iat": NOW + 10}, {"nbf": NOW + 10}, {"exp": NOW + 1}])
-def test_the_edges_of_time_are_accepted(identity, forged, changes):
+def test_times_at_the_limits_are_accepted(identity, forged, changes):
     assert identity.verify_id_token(forged(**changes)).subject == "117"
 
 
 @pytest.mark.parametrize("verified", [False, "true", 1, None])
-def test_an_address_that_is_not_verified_names_nobody(identity, forged, verified):
+def test_an_unverified_email_identifies_no_caller(identity, forged, verified):
     assert identity.verify_id_token(forged(email_verified=verified)).email == ""
 
 
-def test_a_token_made_without_the_address_names_nobody(identity):
+def test_a_token_without_an_email_identifies_no_caller(identity):
     bare = identity.mint_id_token(email="a@b.test", subject="1", audience=AUDIENCE, include_email=False)
     assert identity.verify_id_token(bare).email == ""
     assert "email" not in identity.verify_id_token(bare).raw
@@ -257,7 +257,7 @@ def test_an_access_token_is_no_id_token_and_an_id_token_no_access_token(identity
         identity.verify_access_token(token)
 
 
-def test_tokens_end_with_their_lifetime(cloud_keys):
+def test_tokens_expire_after_their_lifetime(cloud_keys):
     now = [float(NOW)]
     identity = Identity(cloud_keys, lambda: now[0])
     token = identity.mint_id_token(email="a@b.test", subject="1", audience="x", lifetime=60)
@@ -272,7 +272,7 @@ def test_tokens_end_with_their_lifetime(cloud_keys):
         identity.verify_access_token(access)
 
 
-def test_the_key_survives_a_restart_and_nobody_else_may_read_it(tmp_path):
+def test_the_key_survives_a_restart_and_is_readable_by_its_owner_only(tmp_path):
     first = Identity(tmp_path / "keys", lambda: float(NOW))
     token = first.mint_id_token(email="a@b.test", subject="1", audience="x")
     restarted = Identity(tmp_path / "keys", lambda: float(NOW))

@@ -39,17 +39,17 @@ def refusal(call, *arguments):
     return caught.value.http_code, caught.value.status, caught.value.message
 
 
-def test_a_policy_that_nobody_set_has_googles_empty_etag_and_no_bindings(policies):
+def test_a_new_policy_has_googles_empty_etag_and_no_bindings(policies):
     assert policies.get(SERVICE) == {"version": 1, "etag": "ACAB"}
 
 
-def test_a_policy_is_read_back_as_it_was_kept(policies):
+def test_a_policy_is_read_back_as_it_was_written(policies):
     stored = policies.set(SERVICE, single_binding("roles/run.invoker", "user:ada@mcpfleet.test"))
     assert stored == policies.get(SERVICE)
     assert stored["bindings"] == [{"role": "roles/run.invoker", "members": ["user:ada@mcpfleet.test"]}]
 
 
-def test_bindings_of_one_role_are_merged_sorted_and_without_doubles(policies):
+def test_bindings_of_one_role_are_merged_sorted_and_unique(policies):
     stored = policies.set(
         SERVICE,
         {
@@ -91,7 +91,7 @@ def test_an_outdated_etag_is_a_conflict_and_changes_nothing(policies):
     assert policies.get(SERVICE) == second
 
 
-def test_the_empty_etag_is_outdated_once_somebody_wrote(policies):
+def test_the_empty_etag_is_outdated_after_a_write(policies):
     policies.set(SERVICE, {**single_binding("roles/run.invoker", "allUsers"), "etag": "ACAB"})
     assert refusal(policies.set, SERVICE, {"etag": "ACAB"})[0] == 409
 
@@ -102,7 +102,7 @@ def test_without_an_etag_the_last_writer_wins(policies):
     assert policies.get(SERVICE)["bindings"][0]["members"] == ["user:b@x.test"]
 
 
-def test_no_etag_is_ever_given_twice(policies):
+def test_every_etag_is_unique(policies):
     etags = {policies.set(SERVICE, single_binding("roles/run.invoker", "allUsers"))["etag"] for _ in range(20)}
     assert len(etags) == 20
 
@@ -120,7 +120,7 @@ def test_no_etag_is_ever_given_twice(policies):
         "serviceAccount:12@cloudservices.gserviceaccount.com",
     ],
 )
-def test_members_that_google_takes_are_taken(policies, member):
+def test_members_that_google_accepts_are_accepted(policies, member):
     assert policies.set(SERVICE, single_binding("roles/run.invoker", member))["bindings"][0]["members"] == [member]
 
 
@@ -152,7 +152,7 @@ UNKNOWN_TYPE = "The member {} is of an unknown type. Please set a valid type pre
         ),
     ],
 )
-def test_a_member_that_google_refuses_is_refused_in_words(policies, member, message):
+def test_a_member_that_google_refuses_is_refused_with_the_reason(policies, member, message):
     code, status, said = refusal(policies.set, SERVICE, single_binding("roles/run.invoker", "allUsers", member))
     assert (code, status, said) == (400, "INVALID_ARGUMENT", message)
     assert policies.get(SERVICE)["etag"] == "ACAB"
@@ -289,7 +289,7 @@ def test_a_set_request_of_the_wrong_shape_is_refused(body, code, message):
     assert (got, said) == (code, message)
 
 
-def test_the_providers_own_mask_is_taken():
+def test_the_providers_update_mask_is_accepted():
     assert read_policy_body({"policy": {"etag": "x"}, "updateMask": "bindings,etag,auditConfigs"}) == {"etag": "x"}
 
 
@@ -304,7 +304,7 @@ def test_only_the_member_with_the_role_is_allowed(policies):
     assert not policies.allows(None, INVOKE, SERVICE)
 
 
-def test_everybody_means_strangers_too_and_authenticated_means_anybody_known(policies):
+def test_all_users_includes_anonymous_callers_and_authenticated_users_does_not(policies):
     policies.set(SERVICE, single_binding("roles/run.invoker", "allAuthenticatedUsers"))
     assert policies.allows("bob@mcpfleet.test", INVOKE, SERVICE)
     assert policies.allows("", INVOKE, SERVICE)
@@ -314,19 +314,19 @@ def test_everybody_means_strangers_too_and_authenticated_means_anybody_known(pol
     assert policies.allows("bob@mcpfleet.test", INVOKE, SERVICE)
 
 
-def test_a_domain_means_its_people_and_not_those_of_a_domain_below(policies):
+def test_a_domain_includes_its_users_and_not_those_of_subdomains(policies):
     policies.set(SERVICE, single_binding("roles/run.invoker", "domain:acme.dev"))
     assert policies.allows("eve@acme.dev", INVOKE, SERVICE)
     assert not policies.allows("eve@evil.acme.dev", INVOKE, SERVICE)
     assert not policies.allows("eve@notacme.dev", INVOKE, SERVICE)
 
 
-def test_nobody_is_in_a_group(policies):
+def test_a_group_does_not_match_its_own_email_address(policies):
     policies.set(SERVICE, single_binding("roles/run.invoker", "group:mcp-users@acme.dev"))
     assert not policies.allows("mcp-users@acme.dev", INVOKE, SERVICE)
 
 
-def test_a_grant_counts_for_everything_below_and_for_nothing_beside(policies):
+def test_a_grant_applies_to_child_resources_and_no_others(policies):
     policies.set(PROJECT, single_binding("roles/run.invoker", "user:a@x.test"))
     policies.set(SERVICE, single_binding("roles/run.invoker", "user:b@x.test"))
     assert policies.allows("a@x.test", INVOKE, SERVICE)
@@ -357,7 +357,7 @@ def test_a_deleted_account_leaves_a_tombstone_that_a_new_one_does_not_inherit(po
     assert refusal(policies.set, SERVICE, single_binding("roles/run.invoker", tombstone))[0] == 400
 
 
-def test_a_policy_dies_with_its_resource(policies):
+def test_a_policy_is_deleted_with_its_resource(policies):
     policies.set(SERVICE, single_binding("roles/run.invoker", "allUsers"))
     policies.delete(SERVICE)
     assert policies.get(SERVICE)["etag"] == "ACAB"
@@ -394,6 +394,6 @@ def test_a_policy_dies_with_its_resource(policies):
         ("roles/serviceusage.serviceUsageConsumer", "serviceusage.services.use", "serviceusage.services.enable"),
     ],
 )
-def test_a_role_holds_what_google_says_and_not_the_next_thing(role, permission, not_held):
+def test_a_role_has_exactly_googles_permissions(role, permission, not_held):
     assert has_permission(role, permission)
     assert not has_permission(role, not_held)

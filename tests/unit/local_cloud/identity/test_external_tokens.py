@@ -30,7 +30,7 @@ def signed(claims=CLAIMS, algorithm="ES256", key=KEY, **headers):
     return jwt.encode(claims, key, algorithm=algorithm, headers={"kid": "k", **headers})
 
 
-def test_what_was_signed_is_read():
+def test_a_correctly_signed_token_is_read():
     assert external.verify(signed(), keys(), NOW) == CLAIMS
 
 
@@ -45,12 +45,12 @@ def test_what_was_signed_is_read():
         ({"exp": 1e12}, TokenError),
     ],
 )
-def test_times_are_checked(claims, error):
+def test_expiry_and_issue_times_are_checked(claims, error):
     with pytest.raises(error):
         external.verify(signed({**CLAIMS, **claims}), keys(), NOW)
 
 
-def test_a_public_key_is_no_secret_to_sign_with():
+def test_a_token_signed_with_the_public_key_as_secret_is_refused():
     with pytest.raises(TokenError):
         external.verify(jwt.encode(CLAIMS, "x" * 32, algorithm="HS256", headers={"kid": "k"}), keys(), NOW)
     with pytest.raises(TokenError):
@@ -59,7 +59,7 @@ def test_a_public_key_is_no_secret_to_sign_with():
         external.verify(signed(), keys(kty="RSA"), NOW)
 
 
-def test_a_key_that_is_too_short_is_no_key():
+def test_a_key_that_is_too_short_is_refused():
     weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - that is the point
     strong = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     token = signed(algorithm="RS256", key=strong)
@@ -72,7 +72,7 @@ def test_a_key_that_is_too_short_is_no_key():
 
 
 @given(st.text() | st.from_regex(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){2}", fullmatch=True))
-def test_whatever_is_no_token_is_refused(text):
+def test_any_text_that_is_no_token_is_refused(text):
     with pytest.raises(TokenError):
         external.verify(text, keys(), NOW)
     with pytest.raises(TokenError):
@@ -80,7 +80,7 @@ def test_whatever_is_no_token_is_refused(text):
 
 
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
-def test_whatever_is_no_key_set_is_refused(content):
+def test_anything_that_is_no_key_set_is_refused(content):
     try:
         key_set = external.parse_key_set(content)
     except ValueError:
@@ -90,7 +90,7 @@ def test_whatever_is_no_key_set_is_refused(content):
 
 
 @given(st.dictionaries(st.text(), JSON), st.sampled_from(["assertion.sub", "assertion.a.b", "assertion.groups.join()"]))
-def test_whatever_a_claim_is_a_mapping_ends(claims, expression):
+def test_a_mapping_ends_in_time_for_any_claim(claims, expression):
     try:
         attributes = mapping.map_attributes({"google.subject": expression, "attribute.x": "assertion.x"}, claims)
     except mapping.MappingError:
@@ -124,7 +124,7 @@ def test_the_expressions_of_googles_guide_are_evaluated(expression, attributes):
 
 
 @given(st.text(), st.lists(st.text()), st.dictionaries(st.from_regex(r"[a-z0-9_]{1,9}", fullmatch=True), st.text()))
-def test_no_claim_makes_a_principal_of_another_pool_or_another_subject(subject, groups, attributes):
+def test_no_claim_yields_a_principal_of_another_pool_or_subject(subject, groups, attributes):
     pool = "projects/1/locations/global/workloadIdentityPools/mine"
     principal = federated_principal(pool, subject, groups, attributes)
     assert principal.pool == pool

@@ -25,7 +25,7 @@ def reads(running, address):
     return running.call("GET", "/crm/v1/projects/mcpfleet-local", as_=address).status_code
 
 
-def test_a_member_has_what_its_group_is_granted_until_it_leaves(running, admin):
+def test_a_member_has_its_groups_grants_until_it_leaves(running, admin):
     running.grant("roles/viewer", f"group:{SRE}")
     assert reads(running, ADA) == 403
     assert admin("PUT", SRE, {"members": ["Ada@mcpfleet.test"]}).json() == {"members": [ADA]}
@@ -36,14 +36,14 @@ def test_a_member_has_what_its_group_is_granted_until_it_leaves(running, admin):
     assert admin("DELETE", SRE).status_code == 404
 
 
-def test_a_group_may_be_a_member_of_another_and_a_circle_ends(running, admin):
+def test_groups_may_be_nested_and_a_cycle_ends(running, admin):
     running.grant("roles/viewer", f"group:{ALL}")
     admin("PUT", ALL, {"members": [SRE]})
     admin("PUT", SRE, {"members": [ADA, ALL]})
     assert (reads(running, ADA), reads(running, BOB)) == (200, 403)
 
 
-def test_a_member_may_invoke_a_service(running, admin):
+def test_a_member_of_an_invoker_group_can_call_a_service(running, admin):
     service = "projects/mcpfleet-local/locations/europe-west1/services/echo"
     running.grant("roles/run.invoker", f"group:{SRE}", service)
     admin("PUT", SRE, {"members": [BOB]})
@@ -64,11 +64,11 @@ def test_a_member_may_invoke_a_service(running, admin):
         (SRE, {"nonsense": []}),
     ],
 )
-def test_what_is_no_group_is_refused(admin, group, body):
+def test_an_invalid_group_is_refused(admin, group, body):
     assert admin("PUT", group, body).status_code == 400
 
 
-def test_groups_survive_a_restart_and_no_reset(start):
+def test_groups_survive_a_restart_and_are_removed_by_a_reset(start):
     with start() as first:
         first.cloud.groups.put(SRE, [ADA])
     with start() as second:

@@ -28,7 +28,7 @@ def server(signer, tmp_path):
     return client
 
 
-def test_an_id_token_says_who_the_container_is_and_for_whom_the_token_is_meant(server, signer):
+def test_an_id_token_names_the_containers_account_and_the_audience(server, signer):
     reply = server().get(f"{ACCOUNT}/identity?audience=https://echo&format=full", headers=FLAVOR)
     claims = signer.verify_id_token(reply.text)
     assert (claims.email, claims.audience, claims.subject) == (EMAIL, "https://echo", f"id of {EMAIL}")
@@ -62,7 +62,7 @@ def test_an_access_token_is_the_accounts_own(server, signer):
         ("", "project/\ninstance/\nuniverse/\n"),
     ],
 )
-def test_values_and_directories_read_as_googles(server, path, value):
+def test_values_and_directories_have_googles_format(server, path, value):
     reply = server().get(f"/computeMetadata/v1/{path}", headers=FLAVOR)
     assert (reply.status_code, reply.text, reply.headers["metadata-flavor"]) == (200, value, "Google")
 

@@ -39,24 +39,24 @@ def gathered(act):
 
 
 @given(st.lists(st.binary(max_size=100), max_size=20))
-def test_writes_of_a_turn_are_one_and_nothing_is_lost(parts):
+def test_writes_of_one_loop_iteration_are_combined_without_loss(parts):
     at_once, wire = gathered(lambda out: [out.write(part) for part in parts])
     assert at_once == []
     assert wire.writes == ([b"".join(parts)] if parts else [])
 
 
-def test_what_is_large_goes_at_once():
+def test_a_large_write_is_sent_at_once():
     at_once, wire = gathered(lambda out: [out.write(bytes(40_000)) for _ in range(3)])
     assert [len(each) for each in at_once] == [80_000]
     assert [len(each) for each in wire.writes] == [80_000, 40_000]
 
 
-def test_a_close_sends_the_rest_first():
+def test_a_close_sends_buffered_data_first():
     _, wire = gathered(lambda out: [out.write(b"the end"), out.close()])
     assert (wire.writes, wire.closed) == ([b"the end"], True)
 
 
 @pytest.mark.parametrize("first", [b"", b"never"])
-def test_nothing_is_sent_after_the_connection_was_given_up(first):
+def test_nothing_is_sent_after_an_abort(first):
     _, wire = gathered(lambda out: [out.write(first), out.abort(), out.write(b"never")])
     assert (wire.writes, wire.closed) == ([], True)

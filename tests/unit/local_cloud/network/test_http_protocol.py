@@ -87,11 +87,11 @@ def bodies(wire):
     return [part.partition(b"\r\n\r\n")[2] for part in wire.sent.split(b"HTTP/1.1 200 OK")[1:]]
 
 
-def test_a_request_that_asks_for_an_upgrade_keeps_its_body(exchange):
+def test_a_request_with_an_upgrade_header_keeps_its_body(exchange):
     assert bodies(exchange(request(b"hello", H2C))) == [b"POST|/mcp|a=b|h2c|hello"]
 
 
-def test_a_connection_goes_on_after_a_request_that_asked_for_an_upgrade(exchange):
+def test_a_connection_continues_after_a_request_with_an_upgrade_header(exchange):
     asking, plain = request(b"one", H2C), request(b"two")
     expected = [b"POST|/mcp|a=b|h2c|one", b"POST|/mcp|a=b|-|two", b"POST|/mcp|a=b|h2c|one"]
     assert bodies(exchange(asking, plain, asking)) == expected
@@ -99,13 +99,13 @@ def test_a_connection_goes_on_after_a_request_that_asked_for_an_upgrade(exchange
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 64])
-def test_a_request_that_asks_for_an_upgrade_may_arrive_in_pieces(exchange, size):
+def test_a_request_with_an_upgrade_header_may_arrive_in_pieces(exchange, size):
     whole = request(b"hello", H2C) + request(b"again", H2C)
     pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
     assert bodies(exchange(*pieces)) == [b"POST|/mcp|a=b|h2c|hello", b"POST|/mcp|a=b|h2c|again"]
 
 
-def test_a_chunked_body_survives_an_upgrade_too(exchange):
+def test_a_chunked_request_with_an_upgrade_header_keeps_its_body(exchange):
     head = request(headers=H2C + b"transfer-encoding: chunked\r\n")
     assert bodies(exchange(head + b"5\r\nhello\r\n0\r\n\r\n")) == [b"POST|/mcp|a=b|h2c|hello"]
 
@@ -113,20 +113,20 @@ def test_a_chunked_body_survives_an_upgrade_too(exchange):
 @pytest.mark.parametrize(
     "connection", [b"connection: upgrade\r\n", b"Connection: keep-alive,  UPGRADE\r\nConnection: Upgrade\r\n"]
 )
-def test_the_app_still_sees_which_upgrade_was_asked_for(exchange, connection):
+def test_the_application_sees_the_upgrade_header(exchange, connection):
     wire = exchange(request(headers=connection + b"Upgrade: websocket\r\n", line=b"GET / HTTP/1.1"))
     assert bodies(wire) == [b"GET|/||websocket|"]
 
 
 @pytest.mark.parametrize("target", [b"evil:443", b"/"])
 @pytest.mark.parametrize("headers", [b"", H2C])
-def test_a_proxys_method_is_refused(exchange, target, headers):
+def test_the_method_connect_is_refused(exchange, target, headers):
     wire = exchange(request(headers=headers, line=b"CONNECT " + target + b" HTTP/1.1"))
     assert wire.sent.startswith(b"HTTP/1.1 400 ")
     assert wire.closing
 
 
-def test_a_head_up_to_the_limit_is_read(exchange):
+def test_request_headers_up_to_the_limit_are_accepted(exchange):
     padding = b"x-padding: " + b"a" * (HEAD_LIMIT - 200) + b"\r\n"
     assert bodies(exchange(request(b"hello", padding))) == [b"POST|/mcp|a=b|-|hello"]
 
@@ -139,27 +139,27 @@ def test_a_head_up_to_the_limit_is_read(exchange):
         request(line=b"GET /" + b"a" * HEAD_LIMIT + b" HTTP/1.1"),
     ],
 )
-def test_a_head_beyond_the_limit_is_refused(exchange, head):
+def test_request_headers_over_the_limit_are_refused(exchange, head):
     pieces = [head[at : at + 4096] for at in range(0, len(head), 4096)]
     for wire in (exchange(head), exchange(*pieces)):
         assert wire.sent.startswith(b"HTTP/1.1 400 ")
         assert wire.closing
 
 
-def test_a_header_without_end_is_not_collected(exchange):
+def test_an_endless_header_is_not_buffered(exchange):
     wire = exchange(b"GET / HTTP/1.1\r\nx-padding: ", *[b"a" * 4096] * (HEAD_LIMIT // 4096 + 1))
     assert wire.closing, "the line has not ended yet"
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nx-a: ", request() + b"GET"])
-def test_a_head_that_takes_too_long_ends_the_connection(exchange, begun, monkeypatch):
+def test_request_headers_that_take_too_long_end_the_connection(exchange, begun, monkeypatch):
     monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0)
     wire = exchange(begun)
     assert wire.closing
     assert b"took too long" in wire.sent
 
 
-def test_a_body_may_take_its_time(exchange, monkeypatch):
+def test_a_body_may_arrive_slowly(exchange, monkeypatch):
     whole = request(b"hello")
     monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0)
     assert bodies(exchange(whole[:-2], whole[-2:])) == [b"POST|/mcp|a=b|-|hello"]

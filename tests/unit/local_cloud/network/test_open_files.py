@@ -26,7 +26,7 @@ def test_the_limit_of_open_files_is_raised_and_never_lowered(monkeypatch, before
 
 
 @pytest.mark.parametrize("refusal", [OSError, ValueError])
-def test_a_machine_that_refuses_is_no_reason_not_to_start(monkeypatch, caplog, refusal):
+def test_a_refused_limit_of_open_files_does_not_prevent_the_start(monkeypatch, caplog, refusal):
     def refuse(*_):
         raise refusal("not so many")
 

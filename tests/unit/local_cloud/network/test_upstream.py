@@ -137,7 +137,7 @@ async def of(*chunks):
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_request_is_sent_as_it_is_and_its_answer_comes_back(container):
+async def test_a_request_is_sent_unchanged_and_its_response_returned(container):
     assert await container.ask(OK, headers=[(b"Accept", b"a/b")]) == (200, [(b"Content-Length", b"5")], b"hello")
     assert container.wires[0].sent == b"GET /mcp HTTP/1.1\r\nhost: x\r\nAccept: a/b\r\n\r\n"
 
@@ -147,7 +147,7 @@ async def test_a_small_request_and_its_body_are_one_write(container):
     assert container.wires[0].writes == 1
 
 
-async def test_a_body_is_sent_by_its_length_or_in_chunks_as_the_headers_say(container):
+async def test_a_body_is_sent_with_a_length_or_in_chunks_by_its_headers(container):
     await container.ask(OK, method=b"POST", headers=[(b"content-length", b"6")], body=of(b"abc", b"def"))
     await container.ask(OK, method=b"POST", headers=[(b"transfer-encoding", b"chunked")], body=of(b"abc", b"x" * 17))
     first, _, second = container.wires[0].sent.partition(b"POST /mcp HTTP/1.1\r\nhost: x\r\ntransfer")
@@ -174,7 +174,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
-async def test_an_answer_ends_where_http_says_and_the_connection_is_used_again(container, kind):
+async def test_a_response_ends_as_http_defines_and_the_connection_is_reused(container, kind):
     said, body = ANSWERS[kind]
     status, headers, got = await container.ask(said)
     assert (status, got) == (int(said.rpartition(b"HTTP/1.1 ")[2][:3]), body)
@@ -185,20 +185,20 @@ async def test_an_answer_ends_where_http_says_and_the_connection_is_used_again(c
 
 
 @given(st.sampled_from(sorted(ANSWERS)), st.lists(st.integers(0, 200), max_size=6))
-def test_an_answer_is_the_same_however_it_is_cut(kind, cuts):
+def test_a_response_is_the_same_in_any_chunks(kind, cuts):
     said, body = ANSWERS[kind]
     cuts = sorted({min(cut, len(said)) for cut in cuts})
     parts = [said[begin:end] for begin, end in zip([0, *cuts], [*cuts, len(said)], strict=True)]
     assert asyncio.run(Container().ask(*(part for part in parts if part)))[2] == body
 
 
-async def test_an_answer_without_a_length_ends_with_the_connection(container):
+async def test_a_response_without_a_length_ends_with_the_connection(container):
     assert (await container.ask(b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo", ends=True))[2] == b"hello"
     assert (await container.ask(OK))[2] == b"hello"
     assert len(container.wires) == 2
 
 
-async def test_an_answer_to_head_has_no_body_whatever_its_length_says(container):
+async def test_a_response_to_head_has_no_body_for_any_content_length(container):
     status, headers, body = await container.ask(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", method=b"HEAD")
     assert (status, dict(headers), body) == (200, {b"Content-Length": b"5"}, b"")
 
@@ -212,21 +212,21 @@ NOT_AGAIN = {
 
 
 @pytest.mark.parametrize("why", NOT_AGAIN)
-async def test_a_connection_is_not_used_again_when(container, why):
+async def test_an_unusable_connection_is_not_reused(container, why):
     await container.ask(NOT_AGAIN[why])
     assert container.wires[0].closed
     await container.ask(OK)
     assert len(container.wires) == 2
 
 
-async def test_a_connection_that_says_something_unasked_is_closed(container):
+async def test_a_connection_with_unsolicited_data_is_closed(container):
     await container.ask(OK)
     container.wires[0].says(OK)
     assert container.wires[0].closed
     assert (await container.ask(OK))[2] == b"hello"
 
 
-async def test_a_connection_that_was_idle_for_longer_than_servers_wait_is_not_used(container, monkeypatch):
+async def test_a_connection_that_was_idle_too_long_is_not_reused(container, monkeypatch):
     await container.ask(OK)
     loop = asyncio.get_running_loop()
     later = loop.time() + 4.1
@@ -236,7 +236,7 @@ async def test_a_connection_that_was_idle_for_longer_than_servers_wait_is_not_us
     assert len(container.wires) == 2
 
 
-async def test_an_early_answer_arrives_while_the_body_is_still_being_sent(container):
+async def test_an_early_response_arrives_while_the_body_is_being_sent(container):
     never = asyncio.Event()
     ended = asyncio.Event()
 
@@ -254,7 +254,7 @@ async def test_an_early_answer_arrives_while_the_body_is_still_being_sent(contai
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_an_error_of_the_body_ends_the_exchange_with_that_error(container, begun):
+async def test_an_error_in_the_body_iterator_is_raised(container, begun):
     go = asyncio.Event()
 
     async def broken():
@@ -283,7 +283,7 @@ async def test_an_error_of_the_body_ends_the_exchange_with_that_error(container,
 @pytest.mark.parametrize(
     "said", [b"", b"HTTP/1.1 2", OK[:-1], b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n"]
 )
-async def test_a_container_that_breaks_off_is_told_from_one_that_ends(container, end, said):
+async def test_a_truncated_response_is_distinguished_from_a_complete_one(container, end, said):
     async def exchange():
         async with container.send() as answer:
             return [chunk async for chunk in answer.body]
@@ -297,7 +297,7 @@ async def test_a_container_that_breaks_off_is_told_from_one_that_ends(container,
         await asyncio.wait_for(running, PATIENCE)
 
 
-async def test_what_arrived_before_the_break_is_passed_on_first(container):
+async def test_data_before_a_lost_connection_is_passed_on_first(container):
     got = []
 
     async def exchange():
@@ -314,7 +314,7 @@ async def test_what_arrived_before_the_break_is_passed_on_first(container):
     assert got == [b"hel"]
 
 
-async def test_closing_ends_what_is_on_its_way(container):
+async def test_closing_ends_requests_in_flight(container):
     async def exchange():
         async with container.send():
             pass
@@ -326,7 +326,7 @@ async def test_closing_ends_what_is_on_its_way(container):
         await asyncio.wait_for(running, PATIENCE)
 
 
-async def test_who_gives_up_closes_the_connection(container):
+async def test_a_cancelled_request_closes_the_connection(container):
     async def exchange():
         async with container.send(b"POST", headers=[(b"content-length", b"9")], body=of(b"abc")):
             pass
@@ -349,7 +349,7 @@ async def test_who_gives_up_closes_the_connection(container):
     ],
     ids=["a head", "heads before the head", "a chunk's extension", "trailers"],
 )
-async def test_what_is_no_body_has_a_limit(container, said):
+async def test_response_headers_have_a_size_limit(container, said):
     with pytest.raises(UpstreamError, match="KiB of headers"):
         await container.ask(*(said[at : at + 10_000] for at in range(0, len(said), 10_000)))
 
@@ -402,12 +402,12 @@ async def test_a_caller_waits_for_a_slow_container(container):
 
 
 @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\rb", b"a\0b"])
-async def test_a_header_with_a_break_in_it_is_not_sent(container, value):
+async def test_a_header_with_a_line_break_is_not_sent(container, value):
     with pytest.raises(UpstreamError, match="break"):
         await container.ask(OK, headers=[(b"a", value)])
 
 
-async def test_a_container_that_cannot_be_reached_is_an_error_of_the_same_kind(container):
+async def test_an_unreachable_container_is_a_connection_error(container):
     for refusal in (ConnectionRefusedError("nobody listens"), TimeoutError()):
         container.refuses = refusal
         with pytest.raises(UpstreamError):
@@ -416,7 +416,7 @@ async def test_a_container_that_cannot_be_reached_is_an_error_of_the_same_kind(c
 
 
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=4), st.booleans())
-def test_whatever_a_container_says_it_is_an_answer_or_an_error(parts, headed):
+def test_any_output_of_a_container_is_a_response_or_an_error(parts, headed):
     async def scenario():
         container = Container()
         said = [b"HTTP/1.1 200 OK\r\n", *parts] if headed else parts

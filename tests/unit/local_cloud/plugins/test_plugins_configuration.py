@@ -64,13 +64,13 @@ def test_the_bearer_is_a_jwt_signed_with_the_accounts_own_key(unconfigured, wire
         ("", "Universe domain 'own.test' was found in credentials without a corresponding 'universe_domain'"),
     ],
 )
-def test_another_universe_than_the_credentials_is_refused(key_file, configured, message):
+def test_a_universe_that_differs_from_the_credentials_is_refused(key_file, configured, message):
     with pytest.raises(ProviderError) as refusal:
         configure({"universeDomain": configured}, {"GOOGLE_APPLICATION_CREDENTIALS": str(key_file)})
     assert message in str(refusal.value)
 
 
-def test_everything_can_come_from_the_environment(key_file):
+def test_every_setting_can_come_from_the_environment(key_file):
     config = configure(
         {},
         {
@@ -87,7 +87,7 @@ def test_everything_can_come_from_the_environment(key_file):
     assert config.endpoint("iamBetaCustomEndpoint") == "http://h/iam/v1/"
 
 
-def test_stack_config_wins_over_the_environment():
+def test_stack_config_takes_precedence_over_the_environment():
     config = configure({"project": "mine", "accessToken": "t"}, {"GOOGLE_PROJECT": "theirs"})
     assert config.project == "mine"
 
@@ -101,11 +101,11 @@ def test_stack_config_wins_over_the_environment():
         ("resourceManagerV3CustomEndpoint", "GOOGLE_RESOURCE_MANAGER_V3_CUSTOM_ENDPOINT"),
     ],
 )
-def test_an_endpoints_variable_is_its_key(key, name):
+def test_each_endpoint_has_a_variable_for_its_key(key, name):
     assert environment_variable(key) == name
 
 
-def test_without_an_endpoint_the_call_is_refused_by_its_key(unconfigured, wire, refused):
+def test_a_call_without_an_endpoint_is_refused_with_its_key(unconfigured, wire, refused):
     unconfigured.configure(project="acme", accessToken="t")
     with pytest.raises(refused, match="never calls Google: set gcp:cloudRunV2CustomEndpoint or GOOGLE_CLOUD_RUN_V2"):
         unconfigured.read(RUN, "r1/a")
@@ -124,12 +124,12 @@ def test_an_unknown_setting_is_named(unconfigured):
     ]
 
 
-def test_without_credentials_the_user_hears_what_to_set():
+def test_missing_credentials_are_an_error_with_what_to_set():
     with pytest.raises(ProviderError, match="set GOOGLE_APPLICATION_CREDENTIALS to its key file"):
         configure({}, {"HOME": "/nonexistent"})
 
 
-def test_two_engines_at_one_process_keep_their_own_settings(unconfigured, wire, refused):
+def test_two_engines_of_one_process_keep_their_own_settings(unconfigured, wire, refused):
     base = "http://127.0.0.1:9/"
     wire.answers |= {f"GET /{first}/projects/{first}/locations/r/services/a": {} for first in ("first", "second")}
     engines = {}
@@ -144,7 +144,7 @@ def test_two_engines_at_one_process_keep_their_own_settings(unconfigured, wire, 
     assert engines["second"].read(RUN, "second/r/a")[0]
 
 
-def test_an_unknown_type_is_refused_by_name(engine, refused):
+def test_an_unknown_resource_type_is_refused_by_name(engine, refused):
     with pytest.raises(refused, match="does not have the resource type gcp:spanner/instance:Instance"):
         engine.check("gcp:spanner/instance:Instance", {})
 

@@ -53,7 +53,7 @@ def repository(engine, wire):
     return inputs, *engine.create(REPOSITORY, inputs)
 
 
-def test_a_repository_is_made_and_tells_where_images_go(engine, wire, repository):
+def test_a_repository_is_created_with_its_image_url(engine, wire, repository):
     inputs, identity, state = repository
     assert wire.bodies("POST") == [
         {
@@ -82,7 +82,7 @@ def test_a_repository_is_patched_with_a_mask_of_what_changed(engine, wire, repos
 
 
 @pytest.mark.parametrize("change", [{"format": "NPM"}, {"repositoryId": "b"}, {"location": "r2"}, {"kmsKeyName": "k"}])
-def test_what_a_repository_is_cannot_be_changed(engine, repository, change):
+def test_a_change_of_a_repositorys_identity_is_a_replacement(engine, repository, change):
     inputs, _, state = repository
     answer = engine.diff(REPOSITORY, state, {**inputs, **change})
     assert list(answer.replaces) == list(change)
@@ -97,7 +97,7 @@ def account(engine, wire):
     return inputs, *engine.create(ACCOUNT, inputs)
 
 
-def test_an_account_is_made_and_read_until_it_is_there(engine, wire, account):
+def test_an_account_is_created_and_read_until_it_is_visible(engine, wire, account):
     _, identity, state = account
     assert wire.bodies("POST") == [{"accountId": "runner", "serviceAccount": {"displayName": "r"}}]
     assert wire.calls == [f"POST {ACCOUNTS}", *[f"GET {RUNNER}"] * 4]
@@ -128,7 +128,7 @@ def test_an_address_is_known_in_a_preview_only_in_the_default_universe(engine, u
     assert (planned["email"], planned["member"]) == (UNKNOWN, UNKNOWN)
 
 
-def test_an_api_is_enabled_only_when_it_is_not(engine, wire):
+def test_an_enabled_api_is_not_enabled_again(engine, wire):
     listed = {"services": [{"name": "projects/1/services/run.googleapis.com"}]}
     operation = {"name": "operations/acat.x", "done": False}
     wire.answers |= {
@@ -174,7 +174,7 @@ class PolicyServer:
         return self.policy
 
 
-def test_a_grant_leaves_the_others_alone_and_is_seen_three_times(engine, wire):
+def test_a_grant_keeps_other_members_and_is_confirmed_three_times(engine, wire):
     server = PolicyServer(wire, POLICY)
     server.policy["bindings"] = [{"role": "roles/run.invoker", "members": ["user:zed@x.test"]}]
     identity, state = engine.create(INVOKER, engine.checked(INVOKER, GRANT))
@@ -194,7 +194,7 @@ def test_a_grant_leaves_the_others_alone_and_is_seen_three_times(engine, wire):
     assert server.policy["bindings"] == [{"role": "roles/run.invoker", "members": ["user:zed@x.test"]}]
 
 
-def test_the_last_member_leaves_no_binding_behind(engine, wire):
+def test_removing_the_last_member_removes_the_binding(engine, wire):
     server = PolicyServer(wire, POLICY)
     identity, state = engine.create(INVOKER, GRANT)
     wire.requests.clear()
@@ -204,7 +204,7 @@ def test_the_last_member_leaves_no_binding_behind(engine, wire):
     assert "bindings" not in server.policy
 
 
-def test_a_policy_that_someone_else_writes_is_read_again(engine, wire):
+def test_a_policy_that_was_changed_meanwhile_is_read_again(engine, wire):
     server = PolicyServer(wire, POLICY)
     server.stolen = 2
     engine.create(INVOKER, GRANT)
@@ -220,7 +220,7 @@ def test_a_policy_that_someone_else_writes_is_read_again(engine, wire):
         "projects/acme/locations/r1/services/hello/roles/run.invoker/user:ada@x.test",
     ],
 )
-def test_a_member_is_imported_by_every_form_of_its_id(engine, wire, identity):
+def test_a_member_is_imported_by_every_format_of_its_id(engine, wire, identity):
     PolicyServer(wire, POLICY)
     made, _ = engine.create(INVOKER, GRANT)
     imported, state, inputs = engine.read(INVOKER, identity)
@@ -239,7 +239,7 @@ def test_a_member_is_imported_by_every_form_of_its_id(engine, wire, identity):
         ({"name": "other"}, ["name"]),
     ],
 )
-def test_another_grant_is_another_resource(engine, change, replaces):
+def test_a_change_of_a_grant_is_a_replacement(engine, change, replaces):
     answer = engine.diff(INVOKER, {**GRANT, "project": "acme"}, {**GRANT, **change})
     assert list(answer.replaces) == replaces
     assert answer.deleteBeforeReplace is bool(replaces), "the program gives the name"
@@ -262,7 +262,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize("resource", NAMED, ids=lambda one: one.__name__)
-def test_a_name_is_made_up_for_each_type_for_which_the_real_provider_does(resource):
+def test_names_are_generated_for_the_same_types_as_by_the_real_provider(resource):
     """The bridge makes the property `name` optional in the SDK wherever it makes up a name."""
     _, module, kind = resource.type_name.split(":")
     arguments = getattr(importlib.import_module(f"pulumi_gcp.{module.partition('/')[0]}"), f"{kind}Args")

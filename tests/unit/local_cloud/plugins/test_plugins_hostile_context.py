@@ -26,7 +26,7 @@ def context(tmp_path):
 
 @pytest.mark.parametrize("kind", WAYS_OUT, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore", "Dockerfile.dockerignore"])
-def test_no_link_out_of_a_context_is_followed_and_no_pipe_opened(docker_engine, context, tmp_path, name, kind):
+def test_no_link_out_of_a_context_is_followed_and_no_pipe_is_opened(docker_engine, context, tmp_path, name, kind):
     (context / name).unlink(missing_ok=True)
     kind(context / name, outside(tmp_path))
     with pytest.raises(ProviderError, match="hashing build context: ") as refused:
@@ -39,7 +39,7 @@ def test_no_link_out_of_a_context_is_followed_and_no_pipe_opened(docker_engine, 
     assert "BEGIN" not in str(failures)
 
 
-def test_a_link_in_a_context_counts_by_where_it_leads_and_not_by_what_is_there(context, tmp_path):
+def test_a_link_in_a_context_is_hashed_by_its_target_path(context, tmp_path):
     away = outside(tmp_path)
     (context / "key").symlink_to(away / "id_ed25519")
     (context / "all").symlink_to(away)
@@ -48,18 +48,18 @@ def test_a_link_in_a_context_counts_by_where_it_leads_and_not_by_what_is_there(c
     assert hash_context(str(context), str(context / "Dockerfile")) == old_hash
 
 
-def test_a_dockerfile_that_the_program_names_elsewhere_is_its_own_business(context, tmp_path):
+def test_a_dockerfile_outside_the_context_is_accepted_if_the_program_names_it(context, tmp_path):
     away = outside(tmp_path)
     (away / "Dockerfile").write_text("FROM scratch\n")
     assert hash_context(str(context), str(away / "Dockerfile"))
 
 
-def test_a_context_is_never_an_option(tmp_path):
+def test_a_context_path_is_never_parsed_as_an_option(tmp_path):
     command = _command(Builder("docker", buildkit=True), BuildOptions(context="--network=host"), tmp_path)
     assert command[-2:] == ["--", "--network=host"]
 
 
-def test_what_a_build_writes_commands_no_terminal_and_no_engine():
+def test_build_output_contains_no_terminal_or_pulumi_commands():
     assert _escape_control_characters("\x1b[2J<{%fg 1%}>✓\u202e") == "\\x1b[2J< {%fg 1%}>✓\\u202e"
 
 
@@ -82,7 +82,7 @@ class Images:
         self.closed = True
 
 
-def test_a_push_that_is_refused_leaves_no_tag(context, monkeypatch):
+def test_a_refused_push_leaves_no_tag(context, monkeypatch):
     images = Images()
     monkeypatch.setattr(image, "LocalImages", lambda: images)
     monkeypatch.setattr(image, "build", lambda call, wanted: "sha256:a")

@@ -41,7 +41,7 @@ def state(inputs, context):
     return {**inputs, "contextHash": hash_context(str(context), str(context / "Dockerfile")), "digest": DIGEST}
 
 
-def test_nothing_new_is_no_update(docker_engine, inputs, state):
+def test_unchanged_inputs_are_no_update(docker_engine, inputs, state):
     assert docker_engine.changed(IMAGE, state, inputs) == []
 
 
@@ -63,19 +63,19 @@ def test_a_new_password_is_no_update_but_a_new_user_is(docker_engine, inputs, st
         lambda root: (root / "link").symlink_to("app/main.py"),
     ],
 )
-def test_every_edit_that_the_build_can_see_is_an_update(docker_engine, inputs, state, context, edit):
+def test_every_change_to_the_build_context_is_an_update(docker_engine, inputs, state, context, edit):
     edit(context)
     answer = docker_engine.diff(IMAGE, state, inputs)
     assert list(answer.detailedDiff) == ["contextHash"]
     assert not answer.replaces
 
 
-def test_an_ignored_file_is_no_edit(docker_engine, inputs, state, context):
+def test_a_change_to_an_ignored_file_is_no_update(docker_engine, inputs, state, context):
     (context / "debug.log").write_text("noise")
     assert docker_engine.changed(IMAGE, state, inputs) == []
 
 
-def test_a_dockerfiles_own_ignore_file_comes_first(context):
+def test_a_dockerfiles_own_ignore_file_takes_precedence(context):
     (context / "Dockerfile.dockerignore").write_text("app\n")
     (context / "noise.log").write_text("seen now")
     old_hash = hash_context(str(context), str(context / "Dockerfile"))
@@ -85,7 +85,7 @@ def test_a_dockerfiles_own_ignore_file_comes_first(context):
     assert hash_context(str(context), str(context / "Dockerfile")) != old_hash
 
 
-def test_an_exception_below_a_pattern_of_any_depth_counts_as_it_does_in_a_build(context):
+def test_an_exception_in_an_ignore_file_applies_as_in_a_build(context):
     (context / "app/data/deep").mkdir(parents=True)
     (context / ".dockerignore").write_text("**/data\n!**/keep.txt\n")
     hashes = set()
@@ -95,14 +95,14 @@ def test_an_exception_below_a_pattern_of_any_depth_counts_as_it_does_in_a_build(
     assert len(hashes) == 2
 
 
-def test_an_ignore_file_that_no_build_reads_is_one_sentence(context):
+def test_an_unreadable_ignore_file_is_one_message(context):
     (context / ".dockerignore").write_text("a[b\n")
     with pytest.raises(ProviderError, match=r"^hashing build context: \.dockerignore: 'a\[b' is not a valid pattern"):
         hash_context(str(context), str(context / "Dockerfile"))
 
 
 @pytest.mark.parametrize("name", ["cacheFrom", "cacheTo", "exports", "ssh"])
-def test_what_the_stand_in_lacks_is_refused_by_name(docker_engine, context, name):
+def test_unsupported_inputs_are_refused_by_name(docker_engine, context, name):
     news = {"push": False, "context": {"location": str(context)}, name: [{"x": "y"}]}
     _, failures = docker_engine.check(IMAGE, news)
     assert (name, f"{name}: the emulated docker-build provider does not have this property") in failures
@@ -120,12 +120,12 @@ def test_what_the_stand_in_lacks_is_refused_by_name(docker_engine, context, name
         ({"tags": []}, "tags"),
     ],
 )
-def test_a_mistake_is_found_before_the_build(docker_engine, inputs, change, place):
+def test_invalid_inputs_are_reported_before_the_build(docker_engine, inputs, change, place):
     _, failures = docker_engine.check(IMAGE, {**inputs, **change})
     assert [path for path, _ in failures] == [place]
 
 
-def test_a_password_is_a_secret_in_the_inputs_whatever_the_program_did(docker_engine, inputs):
+def test_a_password_is_always_a_secret_input(docker_engine, inputs):
     request = pb.CheckRequest(urn=f"urn:pulumi:d::p::{IMAGE}::i", news=to_struct(inputs))
     checked = docker_engine.rpc("Check", request).inputs
     password = checked.fields["registries"].list_value.values[0].struct_value.fields["password"]
@@ -149,11 +149,11 @@ def test_a_preview_with_unknown_tags_builds_nothing_and_promises_nothing(docker_
         ("# syntax=other/frontend\nANYTHING\n", None),
     ],
 )
-def test_a_dockerfile_is_judged_as_the_real_parser_does(text, expected):
+def test_a_dockerfile_is_validated_like_by_the_real_parser(text, expected):
     assert find_mistake(text) == expected
 
 
-def test_a_failed_step_is_found_with_its_line_and_output():
+def test_a_failed_step_is_reported_with_its_line_and_output():
     said = """\
 #5 [2/2] RUN pip install nothing
 #5 ERROR: exit code: 1
@@ -169,7 +169,7 @@ executor failed running: exit code: 1"""
     assert find_failed_step(["Step 1/2 : FROM a", " ---> 1", "Step 2/2 : RUN x", "boom"]) == ("RUN x", ["boom"])
 
 
-def test_what_a_failed_step_wrote_is_shown_where_the_builder_does_not_repeat_it():
+def test_a_failed_steps_output_is_shown_if_the_builder_does_not_repeat_it():
     # Docker 20.10: the cause stands above, under the step's number, among the output of other steps.
     lines = """\
 #6 [one 1/2] RUN echo other
@@ -196,7 +196,7 @@ executor failed running [/bin/sh -c python3 -m compileall -q /app]: exit code: 1
     ]
 
 
-def test_what_a_failed_step_wrote_is_shown_once_where_the_builder_repeats_it():
+def test_a_failed_steps_output_is_shown_once_if_the_builder_repeats_it():
     # buildx: the step's last lines come again below it, without its number.
     lines = """\
 #5 [2/2] RUN echo hello && false
@@ -219,7 +219,7 @@ ERROR: failed to solve: exit code: 1"""
         ("library/app:2", "", "library/app", "2"),
     ],
 )
-def test_a_reference_is_taken_apart(text, host, name, tag):
+def test_an_image_reference_is_split(text, host, name, tag):
     reference = parse_reference(text)
     assert (reference.host, reference.name, reference.tag) == (host, name, tag)
 
@@ -234,7 +234,7 @@ def test_credentials_are_found_by_the_registrys_host(address):
 # --- a state that travels -----------------------------------------------------------------------------------
 
 
-def test_inputs_are_filled_in_as_the_real_plugin_does_and_change_nothing_over_its_state(docker_engine, context):
+def test_defaults_are_the_real_plugins_and_cause_no_change_to_its_state(docker_engine, context):
     dockerfile = {"location": str(context / "Dockerfile")}
     program_inputs = {"push": False, "context": {"location": str(context)}, "dockerfile": dockerfile}
     inputs = docker_engine.checked(IMAGE, program_inputs)
@@ -247,7 +247,7 @@ def test_inputs_are_filled_in_as_the_real_plugin_does_and_change_nothing_over_it
         assert docker_engine.changed(IMAGE, {**state, "contextHash": now}, inputs) == []
 
 
-def test_a_provider_of_the_real_plugin_is_the_same_provider(docker_engine, monkeypatch):
+def test_a_provider_of_the_real_plugin_needs_no_replacement(docker_engine, monkeypatch):
     monkeypatch.delenv("DOCKER_HOST", raising=False)
     urn = "urn:pulumi:dev::proj::pulumi:providers:docker-build::default_0_0_22"
     checked = docker_engine.rpc("CheckConfig", pb.CheckRequest(urn=urn, news=to_struct({})))

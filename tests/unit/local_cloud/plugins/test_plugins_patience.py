@@ -43,13 +43,13 @@ def get(api, clock, path):
     return api.send(Call(clock=clock, cancelled=clock), "GET", "cloudRunV2CustomEndpoint", path)
 
 
-def test_a_cloud_that_comes_back_within_seconds_only_delays_the_call(api, wire, clock):
+def test_a_cloud_that_restarts_within_seconds_only_delays_the_call(api, wire, clock):
     wire.answers["GET /run/v2/a"] = [REFUSED, REFUSED, REFUSED, BUSY, {"name": "a"}]
     assert get(api, clock, "a") == {"name": "a"}
     assert clock.now > 0
 
 
-def test_a_cloud_that_is_gone_is_waited_for_once_and_not_once_for_each_resource(api, wire, clock):
+def test_a_stopped_cloud_is_waited_for_once_for_all_resources(api, wire, clock):
     wire.answers |= {"GET /run/v2/a": REFUSED, "GET /run/v2/b": REFUSED}
     with pytest.raises(ProviderError, match=r"no answer for 15 s: Connection refused. Is the local cloud running\?"):
         get(api, clock, "a")
@@ -60,7 +60,7 @@ def test_a_cloud_that_is_gone_is_waited_for_once_and_not_once_for_each_resource(
     assert clock.now == started
 
 
-def test_a_cloud_that_answered_again_is_waited_for_anew(api, wire, clock):
+def test_a_cloud_that_responded_again_is_waited_for_again(api, wire, clock):
     wire.answers |= {"GET /run/v2/a": REFUSED, "GET /run/v2/b": {"name": "b"}}
     with pytest.raises(ProviderError):
         get(api, clock, "a")
@@ -71,7 +71,7 @@ def test_a_cloud_that_answered_again_is_waited_for_anew(api, wire, clock):
     assert clock.now - started > 15
 
 
-def test_a_busy_api_is_given_more_time_than_one_that_is_not_there(api, wire, clock):
+def test_a_busy_api_gets_more_time_than_an_unreachable_one(api, wire, clock):
     wire.answers["GET /run/v2/a"] = BUSY
     with pytest.raises(ProviderError, match="Error 503: busy"):
         get(api, clock, "a")

@@ -88,7 +88,7 @@ def deployed(engine, server):
     return engine.create(KIND, engine.checked(KIND, INPUTS))
 
 
-def test_create_posts_what_the_real_provider_posts_and_reads_it_back(engine, server, wire):
+def test_create_sends_the_real_providers_request_and_reads_the_service(engine, server, wire):
     identity, state = engine.create(KIND, engine.checked(KIND, INPUTS))
     assert wire.bodies("POST") == [
         {
@@ -130,7 +130,7 @@ def test_create_posts_what_the_real_provider_posts_and_reads_it_back(engine, ser
     assert state["terminalConditions"] == [{"type": "Ready", "state": "CONDITION_SUCCEEDED"}]
 
 
-def test_an_update_sends_the_whole_service_with_what_the_server_chose(engine, server, wire, deployed):
+def test_an_update_sends_the_whole_service_with_server_defaults(engine, server, wire, deployed):
     identity, state = deployed
     news = engine.checked(KIND, {**INPUTS, "ingress": "INGRESS_TRAFFIC_INTERNAL_ONLY"})
     assert engine.changed(KIND, state, news) == ["ingress"]
@@ -145,7 +145,7 @@ def test_an_update_sends_the_whole_service_with_what_the_server_chose(engine, se
     assert not {"name", "etag", "uri", "generation", "terminalCondition"} & set(body)
 
 
-def test_dropping_a_flag_leaves_its_key_out(engine, server, wire):
+def test_removing_a_flag_omits_its_key(engine, server, wire):
     inputs = engine.checked(KIND, {**INPUTS, "invokerIamDisabled": True})
     identity, state = engine.create(KIND, inputs)
     news = engine.checked(KIND, {**INPUTS, "invokerIamDisabled": False})
@@ -166,31 +166,31 @@ def test_dropping_a_flag_leaves_its_key_out(engine, server, wire):
         ({"deletionProtection": True}, "deletionProtection", False),
     ],
 )
-def test_only_identity_and_tags_replace_a_service(engine, deployed, change, path, replaced):
+def test_only_changes_of_identity_and_tags_replace_a_service(engine, deployed, change, path, replaced):
     answer = engine.diff(KIND, deployed[1], engine.checked(KIND, {**INPUTS, **change}))
     assert [field for field in answer.detailedDiff if field.startswith(path)]
     assert bool(answer.replaces) is replaced
 
 
 @pytest.mark.parametrize("change", [{"location": "r2"}, {"name": "other"}])
-def test_a_replacement_deletes_first_where_the_program_gives_the_name(engine, deployed, change):
+def test_a_replacement_with_a_given_name_deletes_first(engine, deployed, change):
     assert engine.diff(KIND, deployed[1], engine.checked(KIND, {**INPUTS, **change})).deleteBeforeReplace
 
 
-def test_a_replacement_under_a_name_that_the_provider_made_up_creates_first(engine):
+def test_a_replacement_with_a_generated_name_creates_first(engine):
     inputs = engine.checked(KIND, {key: value for key, value in INPUTS.items() if key != "name"})
     answer = engine.diff(KIND, {**inputs, "project": "acme"}, {**inputs, "location": "r2"})
     assert (list(answer.replaces), answer.deleteBeforeReplace) == (["location"], False)
 
 
-def test_an_empty_string_takes_back_nothing_that_the_server_may_choose(engine, deployed):
+def test_an_empty_string_does_not_reset_a_server_default(engine, deployed):
     state = {**deployed[1], "launchStage": "BETA"}
     inputs = engine.checked(KIND, INPUTS)
     assert engine.changed(KIND, state, {**inputs, "launchStage": ""}) == engine.changed(KIND, state, inputs)
     assert engine.changed(KIND, state, {**inputs, "launchStage": "GA"}) == ["launchStage"]
 
 
-def test_the_order_of_environment_variables_means_nothing(engine, deployed):
+def test_the_order_of_environment_variables_is_no_change(engine, deployed):
     turned = json.loads(json.dumps(INPUTS))
     turned["template"]["containers"][0]["envs"].reverse()
     assert engine.changed(KIND, deployed[1], engine.checked(KIND, turned)) == []
@@ -202,7 +202,7 @@ def test_ignored_changes_are_no_changes(engine, deployed):
     assert engine.diff(KIND, deployed[1], news).changes == 2
 
 
-def test_a_preview_knows_what_is_given_and_calls_nobody(engine, server, wire):
+def test_a_preview_uses_the_inputs_and_calls_no_api(engine, server, wire):
     _, planned = engine.create(KIND, engine.checked(KIND, {**INPUTS, "description": UNKNOWN}), preview=True)
     assert wire.calls == []
     assert planned["uri"] is UNKNOWN
@@ -265,7 +265,7 @@ def test_an_operation_is_polled_through_a_restart_of_the_cloud(engine, server, w
     assert wire.calls == [f"POST {PARENT}?serviceId=hello", *[f"GET /run/v2/{operation}"] * 5, f"GET {PATH}"]
 
 
-def test_a_create_whose_answer_was_lost_is_taken_for_what_it_is(engine, server, wire):
+def test_a_create_whose_response_was_lost_is_adopted(engine, server, wire):
     def lost(request):
         server.write(request)
         raise httpx2.ReadError("reset")
@@ -286,7 +286,7 @@ def test_a_protected_service_is_not_deleted(engine, server, wire, deployed, refu
     assert wire.calls == [f"DELETE {PATH}"]
 
 
-def test_a_service_that_is_gone_is_deleted_and_read_as_nothing(engine, wire, deployed):
+def test_a_missing_service_can_be_deleted_and_reads_as_missing(engine, wire, deployed):
     identity, state = deployed
     wire.answers.clear()
     engine.delete(KIND, identity, state)
@@ -294,14 +294,14 @@ def test_a_service_that_is_gone_is_deleted_and_read_as_nothing(engine, wire, dep
 
 
 @pytest.mark.parametrize("identity", [NAME, "acme/r1/hello", "r1/hello"])
-def test_an_import_takes_every_form_of_the_id(engine, server, deployed, identity):
+def test_an_import_accepts_every_format_of_the_id(engine, server, deployed, identity):
     imported, _, inputs = engine.read(KIND, identity)
     assert imported == NAME
     assert (inputs["name"], inputs["location"], inputs["project"]) == ("hello", "r1", "acme")
     assert inputs["deletionProtection"] is True
 
 
-def test_drift_shows_as_a_change(engine, server, deployed):
+def test_drift_is_shown_as_a_change(engine, server, deployed):
     identity, state = deployed
     server.body["description"] = "by hand"
     _, now, _ = engine.read(KIND, identity, state, INPUTS)
@@ -322,7 +322,7 @@ def test_drift_shows_as_a_change(engine, server, deployed):
         ),
     ],
 )
-def test_a_mistake_is_named_with_its_place(engine, news, reason):
+def test_an_invalid_input_is_named_with_its_path(engine, news, reason):
     _, failures = engine.check(KIND, {"name": "hello", "location": "r1", **news})
     assert [path for _, path in failures if reason in path], failures
 
@@ -371,7 +371,7 @@ FIXED = {"name": "hello", "location": "r1", "deletionProtection": False}
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(_blocks([field for field in SERVICE if field.name not in {*FIXED, "project", "deletionPolicy"}]))
-def test_whatever_is_deployed_needs_no_update_afterwards(engine, wire, drawn):
+def test_a_deployed_service_needs_no_update(engine, wire, drawn):
     Server(wire, ports=False)  # a port 0 stands for none on the wire, and would come back as 8080
     wire.requests.clear()
     inputs = engine.checked(KIND, {**drawn, **FIXED})

@@ -104,7 +104,7 @@ def _real(calls: Any) -> Any:
     return real
 
 
-def test_the_same_fleet_takes_the_same_calls_with_the_same_bodies(engine: Any, real: Any) -> None:
+def test_the_same_fleet_makes_the_same_calls_with_the_same_bodies(engine: Any, real: Any) -> None:
     theirs, ours = real("create"), by_call(engine.up("fleet.yaml"))
     since = {call for call in ours if re.search(SINCE, call) or call in engine.looked_up}
     assert ours.keys() - (since - theirs.keys()) == theirs.keys()
@@ -112,14 +112,14 @@ def test_the_same_fleet_takes_the_same_calls_with_the_same_bodies(engine: Any, r
     assert grants(ours) == grants(theirs)
 
 
-def test_a_change_of_the_fleet_takes_the_calls_that_were_recorded_of_it(engine: Any, real: Any) -> None:
+def test_a_change_of_the_fleet_makes_the_recorded_calls(engine: Any, real: Any) -> None:
     engine.up("fleet.yaml")
     theirs, ours = real("edit"), by_call(engine.up("fleet-changed.yaml"))
     assert theirs.keys() - ours.keys() == set()
     assert unlike(theirs, ours) == []
 
 
-def test_the_state_is_the_real_providers_and_nothing_changes_over_it(engine: Any) -> None:
+def test_the_state_equals_the_real_providers_and_causes_no_change(engine: Any) -> None:
     engine.up("fleet.yaml")
     assert_names_as_the_real_provider(engine.made)
     assert engine.changes(lambda made: made.state) == {}

@@ -75,16 +75,16 @@ def differences(replay: Replay, calls: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def test_what_creates_a_fleet_and_then_changes_it_is_answered_as_it_was(project: Any, calls: Any) -> None:
+def test_recorded_calls_that_create_and_change_a_fleet_get_the_same_responses(project: Any, calls: Any) -> None:
     replay = Replay(project)
     assert differences(replay, calls("create")) == []
     assert differences(replay, calls("edit")) == []
 
 
-def test_what_makes_a_lost_resource_again_is_answered_as_it_was(project: Any, calls: Any) -> None:
+def test_recorded_calls_that_recreate_a_lost_resource_get_the_same_responses(project: Any, calls: Any) -> None:
     assert differences(Replay(project), calls("drift")) == []
 
 
 @pytest.mark.parametrize("now", [{}, {"a": 1}, {"a": {"b": []}}, {"a": {"b": [1]}}])
-def test_a_field_that_is_lost_or_of_another_type_is_noticed(now: Any) -> None:
+def test_the_comparison_detects_missing_fields_and_other_types(now: Any) -> None:
     assert missing({"a": {"b": ["string"]}}, now)

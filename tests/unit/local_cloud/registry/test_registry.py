@@ -96,7 +96,7 @@ def refusal(answer):
     return answer.status_code, answer.json()["errors"][0]["code"]
 
 
-def test_an_image_that_was_pushed_comes_back_byte_for_byte_by_tag_and_by_digest(client, doorkeeper):
+def test_a_pushed_image_is_pulled_unchanged_by_tag_and_by_digest(client, doorkeeper):
     digest, manifest = push(client, layers=(b"one", b"two" * 100_000))
     for reference in ("latest", digest):
         answer = client.get(f"/v2/{NAME}/manifests/{reference}")
@@ -109,7 +109,7 @@ def test_an_image_that_was_pushed_comes_back_byte_for_byte_by_tag_and_by_digest(
     assert doorkeeper.pushes == [NAME], "cleanup policies are applied after each push"
 
 
-def test_a_blob_may_arrive_in_chunks_and_its_status_be_asked(client):
+def test_a_blob_may_be_uploaded_in_chunks_with_a_status(client):
     location = client.post(f"/v2/{NAME}/blobs/uploads/").headers["location"]
     assert client.patch(location, content=b"abc", headers={"content-range": "0-2"}).headers["range"] == "0-2"
     out_of_order = client.patch(location, content=b"zz", headers={"content-range": "7-8"})
@@ -121,7 +121,7 @@ def test_a_blob_may_arrive_in_chunks_and_its_status_be_asked(client):
     assert client.get(f"/v2/{NAME}/blobs/{digest}").content == b"abcdefghi"
 
 
-def test_an_upload_goes_on_after_the_registry_was_restarted(client, catalog, tmp_path):
+def test_an_upload_continues_after_a_restart(client, catalog, tmp_path):
     location = client.post(f"/v2/{NAME}/blobs/uploads/").headers["location"]
     client.patch(location, content=b"before ")
     catalog.blobs = BlobStore(tmp_path)
@@ -129,7 +129,7 @@ def test_an_upload_goes_on_after_the_registry_was_restarted(client, catalog, tmp
     assert client.put(location, params={"digest": digest}, content=b"after").status_code == 201
 
 
-def test_content_that_does_not_have_the_digest_it_claims_is_refused_and_thrown_away(client, tmp_path):
+def test_content_with_a_wrong_digest_is_refused_and_removed(client, tmp_path):
     location = client.post(f"/v2/{NAME}/blobs/uploads/").headers["location"]
     answer = client.put(location, params={"digest": digest_of(b"honest")}, content=b"forged")
     assert refusal(answer) == (400, "DIGEST_INVALID")
@@ -138,12 +138,12 @@ def test_content_that_does_not_have_the_digest_it_claims_is_refused_and_thrown_a
 
 
 @pytest.mark.parametrize("digest", ["", "sha512:" + "0" * 128, "sha256:xyz", "sha256:../../etc/passwd"])
-def test_a_digest_that_is_none_is_refused(client, digest):
+def test_an_invalid_digest_is_refused(client, digest):
     location = client.post(f"/v2/{NAME}/blobs/uploads/").headers["location"]
     assert refusal(client.put(location, params={"digest": digest}, content=b"x")) == (400, "DIGEST_INVALID")
 
 
-def test_a_manifest_needs_every_blob_that_it_names(client):
+def test_a_manifest_requires_all_its_blobs(client):
     absent = digest_of(b"never uploaded")
     manifest = {"schemaVersion": 2, "config": {"digest": absent}, "layers": []}
     answer = client.put(
@@ -160,7 +160,7 @@ def test_a_malformed_manifest_is_refused(client, content):
     assert refusal(answer) == (400, "MANIFEST_INVALID")
 
 
-def test_an_index_needs_its_manifests(client):
+def test_an_index_requires_all_its_manifests(client):
     digest, _ = push(client)
     kind = "application/vnd.oci.image.index.v1+json"
     valid_manifest = json.dumps({"schemaVersion": 2, "manifests": [{"digest": digest}]})
@@ -173,7 +173,7 @@ def test_an_index_needs_its_manifests(client):
     assert refusal(answer) == (404, "MANIFEST_BLOB_UNKNOWN")
 
 
-def test_a_blob_is_mounted_from_an_image_that_the_caller_may_pull_and_only_then(client):
+def test_a_blob_is_mounted_only_from_an_image_that_the_caller_can_pull(client):
     digest = upload(client, b"base layer")
     target = "europe-west1/acme/mcpfleet/another"
     mounted = client.post(f"/v2/{target}/blobs/uploads/", params={"mount": digest, "from": NAME})
@@ -198,7 +198,7 @@ def test_tags_are_listed_in_pages(client):
     assert client.get(page.headers["link"].partition(">")[0][1:]).json()["tags"] == ["c"]
 
 
-def test_a_manifest_that_names_a_subject_is_listed_as_its_referrer(client):
+def test_a_manifest_with_a_subject_is_listed_as_its_referrer(client):
     subject, _ = push(client)
     referrer, _ = push(client, tag="sbom", media_type=OCI_MANIFEST, subject={"digest": subject}, artifactType="a/b")
     referrers = client.get(f"/v2/{NAME}/referrers/{subject}").json()["manifests"]
@@ -215,13 +215,13 @@ def test_deleting_a_tag_keeps_the_manifest_and_deleting_the_manifest_frees_its_b
     assert list((tmp_path / "blobs").iterdir()) == []
 
 
-def test_blobs_of_a_push_under_way_survive_a_collection(client, catalog):
+def test_blobs_of_a_running_push_survive_garbage_collection(client, catalog):
     digest = upload(client, b"its manifest comes in a second")
     catalog.collect_garbage()
     assert catalog.blobs.exists(digest)
 
 
-def test_dropping_a_repository_leaves_blobs_that_others_hold(client, catalog, tmp_path, clock):
+def test_removing_a_repository_keeps_blobs_that_others_use(client, catalog, tmp_path, clock):
     push(client, layers=(b"shared", b"own"))
     keeper = "europe-west1/acme/keeper/image"
     digest, _ = push(client, layers=(b"shared",), name=keeper)
@@ -232,7 +232,7 @@ def test_dropping_a_repository_leaves_blobs_that_others_hold(client, catalog, tm
         assert catalog.blobs.exists(blob)
 
 
-def test_nobody_pushes_or_pulls_without_a_token(client):
+def test_push_and_pull_require_a_token(client):
     client.auth = None
     for method, path in (("GET", "/v2/"), ("POST", f"/v2/{NAME}/blobs/uploads/"), ("GET", f"/v2/{NAME}/tags/list")):
         answer = client.request(method, path)
@@ -244,13 +244,13 @@ def test_nobody_pushes_or_pulls_without_a_token(client):
     "header",
     ["Basic !!!", "Basic " + base64.b64encode(b"ada:good").decode(), "Digest good", "Basic /w=="],
 )
-def test_credentials_of_another_kind_are_none(client, header):
+def test_credentials_of_another_kind_are_refused(client, header):
     client.auth = None
     answer = client.post(f"/v2/{NAME}/blobs/uploads/", headers={"authorization": header})
     assert refusal(answer) == (401, "UNAUTHORIZED")
 
 
-def test_a_repository_that_refuses_or_does_not_exist_is_named(client):
+def test_a_missing_or_refusing_repository_is_named(client):
     denied = client.post("/v2/europe-west1/acme/other/x/blobs/uploads/")
     assert refusal(denied) == (403, "DENIED")
     assert "uploadArtifacts" in denied.text
@@ -258,7 +258,7 @@ def test_a_repository_that_refuses_or_does_not_exist_is_named(client):
 
 
 @given(st.text(max_size=60))
-def test_only_names_of_four_parts_without_tricks_are_names(name):
+def test_only_valid_names_of_four_parts_are_accepted(name):
     try:
         image = ImageName.parse(name)
     except RegistryError:
@@ -269,12 +269,12 @@ def test_only_names_of_four_parts_without_tricks_are_names(name):
 
 
 @given(st.from_regex(r"[a-z]{1,9}(-[a-z0-9]{1,9}){0,2}(/[a-z0-9]{1,9}([._-][a-z0-9]{1,9}){0,2}){3,5}", fullmatch=True))
-def test_a_name_as_artifact_registry_writes_it_is_read_back(name):
+def test_a_name_in_artifact_registrys_format_is_parsed(name):
     assert str(ImageName.parse(name)) == name
 
 
 @given(st.lists(st.binary(max_size=50), max_size=8))
-def test_a_blob_is_what_was_sent_however_it_was_cut(tmp_path_factory, chunks):
+def test_a_blob_is_the_same_in_any_chunks(tmp_path_factory, chunks):
     content = b"".join(chunks)
     catalog = Catalog(Store(), BlobStore(tmp_path_factory.mktemp("blobs")))
     with TestClient(Starlette(routes=routes(catalog, Doorkeeper()))) as client:

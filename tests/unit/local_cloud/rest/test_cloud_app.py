@@ -45,7 +45,7 @@ def deployed(running):
     return running
 
 
-def test_an_unknown_path_is_not_found_in_googles_shape(running):
+def test_an_unknown_path_is_404_in_googles_error_format(running):
     answer = running.call("GET", "/dns/v1/projects")
     assert error(answer, 404) == "The local cloud has no method GET /dns/v1/projects."
     assert answer.json()["error"]["status"] == "NOT_FOUND"
@@ -64,7 +64,7 @@ def test_a_body_that_is_not_json_is_refused(running, body):
     assert error(answer, 400).startswith("Invalid JSON payload received. Unexpected token.\n")
 
 
-def test_a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not(running):
+def test_a_body_over_the_limit_is_refused_with_and_without_a_declared_length(running):
     message = f"Request payload size exceeds the limit: {BODY_LIMIT} bytes."
     path = f"{SERVICES}:batchEnable"
     response = running.client.post(path, content=b" " * (BODY_LIMIT + 1), headers=running.headers())
@@ -80,7 +80,7 @@ def test_a_body_at_the_limit_is_read(running):
     assert running.client.post(path, content=padded, headers=running.headers()).status_code == 200
 
 
-def test_an_error_nobody_foresaw_is_logged_and_is_nothing_that_clients_repeat(running, monkeypatch, caplog):
+def test_an_unexpected_exception_is_logged_and_not_retryable(running, monkeypatch, caplog):
     def broken(*_):
         raise ZeroDivisionError("by zero")
 
@@ -94,7 +94,7 @@ def test_an_error_nobody_foresaw_is_logged_and_is_nothing_that_clients_repeat(ru
     assert running.lines[-1]["severity"] == "ERROR"
 
 
-def test_every_request_has_one_line_that_says_who_asked_what(running):
+def test_every_request_is_one_log_line_with_caller_and_method(running):
     running.lines.clear()
     answer = running.call("GET", SERVICES)
     running.client.get("/nowhere")
@@ -113,7 +113,7 @@ def test_a_log_line_is_one_json_object_on_standard_error(capsys):
     assert json.loads(capsys.readouterr().err) == {"path": "/a\nb"}
 
 
-def test_a_fresh_cloud_has_the_accounts_and_the_rights_that_the_deployment_guide_promises(running):
+def test_a_fresh_cloud_has_the_accounts_and_permissions_of_the_deployment_guide(running):
     emails = [account["email"] for account in running.cloud.accounts.list_in_project(running.project)]
     assert emails == ["481516234200-compute@developer.gserviceaccount.com", DEPLOYER]
     bindings = running.cloud.policies.get(f"projects/{running.project}")["bindings"]
@@ -130,7 +130,7 @@ def test_a_fresh_cloud_has_the_accounts_and_the_rights_that_the_deployment_guide
     assert roles == set(DEPLOYER_ROLES)
 
 
-def test_the_credential_files_are_for_their_owner_only_and_complete(running):
+def test_the_credential_files_are_complete_and_private(running):
     for name in ("deployer", "ada", "bob"):
         path = running.credentials / f"{name}.json"
         assert path.stat().st_mode & 0o777 == 0o600
@@ -159,7 +159,7 @@ def test_credentials_survive_a_restart_and_follow_the_port(start):
 
 
 @pytest.mark.parametrize("damage", ["gone", "rubbish", "foreign"])
-def test_a_credential_file_that_is_lost_or_foreign_is_made_anew_and_the_old_one_revoked(start, damage, monkeypatch):
+def test_a_lost_or_foreign_credential_file_is_replaced_and_its_key_revoked(start, damage, monkeypatch):
     with start() as first:
         old_key = first.credential("deployer")["private_key_id"]
         old = first.credential("ada")["refresh_token"]
@@ -183,14 +183,14 @@ def test_a_credential_file_that_is_lost_or_foreign_is_made_anew_and_the_old_one_
         assert key_names == [f"projects/mcpfleet-local/serviceAccounts/{DEPLOYER}/keys/{deployer['private_key_id']}"]
 
 
-def test_a_readable_credential_file_is_closed_again(start):
+def test_a_readable_credential_file_is_made_private_again(start):
     with start() as first:
         (first.credentials / "deployer.json").chmod(0o644)
     with start() as second:
         assert (second.credentials / "deployer.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_what_was_made_survives_a_restart(start):
+def test_resources_survive_a_restart(start):
     with start() as first:
         first.enable("iam")
         first.grant("roles/viewer", "user:bob@mcpfleet.test")
@@ -202,7 +202,7 @@ def test_what_was_made_survives_a_restart(start):
         assert second.cloud.policies.allows("bob@mcpfleet.test", "run.services.get", f"projects/{second.project}")
 
 
-def test_health_is_for_everybody(running):
+def test_health_requires_no_token(running):
     answer = running.client.get("/_local/health").json()
     assert answer["status"] == "ok"
     assert answer["cloud"] == running.cloud.state.cloud_id
@@ -223,14 +223,14 @@ def test_health_is_for_everybody(running):
         ("POST", "reset"),
     ],
 )
-def test_the_rest_of_the_clouds_own_api_needs_the_states_token(running, method, path):
+def test_the_admin_api_requires_the_admin_token(running, method, path):
     for headers in ({}, running.headers(), {"Authorization": "Bearer x"}):
         answer = running.client.request(method, f"/_local/{path}", headers=headers)
         assert error(answer, 401).endswith("with the token in the file admin-token of the state directory.")
     assert (running.cloud.settings.state / "admin-token").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_inventory_says_what_there_is(deployed):
+def test_the_inventory_lists_all_resources(deployed):
     admin = {"Authorization": f"Bearer {deployed.cloud.state.admin_token}"}
     inventory = deployed.client.get("/_local/inventory", headers=admin).json()
     assert inventory["cloud"] == deployed.cloud.state.cloud_id
@@ -240,7 +240,7 @@ def test_the_inventory_says_what_there_is(deployed):
     assert inventory["documents"]["serviceAccount"] == 3
 
 
-def test_logs_are_asked_for_by_the_short_or_the_full_name(deployed):
+def test_logs_are_available_by_short_and_full_name(deployed):
     admin = {"Authorization": f"Bearer {deployed.cloud.state.admin_token}"}
     for name in ("echo", SERVICE):
         assert deployed.client.get(f"/_local/logs?service={name}", headers=admin).status_code == 200
@@ -265,7 +265,7 @@ def test_a_reset_leaves_a_fresh_cloud_with_new_credentials(deployed):
     assert deployed.call("GET", SERVICES).status_code == 200
 
 
-def test_a_deployed_service_is_called_by_whom_its_policy_names(deployed):
+def test_a_deployed_service_accepts_the_members_of_its_policy(deployed):
     path = f"/run/v2/{SERVICE}"
     policy = {"bindings": [{"role": "roles/run.invoker", "members": ["user:ada@mcpfleet.test"]}]}
     written = deployed.call("POST", f"{path}:setIamPolicy", {"policy": policy}).json()
@@ -275,12 +275,12 @@ def test_a_deployed_service_is_called_by_whom_its_policy_names(deployed):
     assert deployed.cloud.run.find_endpoint(SERVICE).service == SERVICE
 
 
-def test_the_registry_is_at_the_root_where_clients_want_it(running):
+def test_the_registry_is_served_at_the_root(running):
     assert running.client.get("/v2/").status_code == 401
     assert running.call("GET", "/v2/").status_code == 200
 
 
-def test_one_process_at_a_time_holds_a_state(tmp_path, settings):
+def test_only_one_process_at_a_time_uses_a_state_folder(tmp_path, settings):
     with State(tmp_path / "s").lock():
         with pytest.raises(StateLockedError) as caught, State(tmp_path / "s").lock():
             pass
@@ -313,13 +313,13 @@ def test_a_cloud_keeps_its_name(tmp_path):
     ],
 )
 @pytest.mark.parametrize(("method", "path"), [("GET", "/_local/inventory"), ("POST", "/_local/reset"), ("GET", "/v2/")])
-def test_a_web_page_reaches_no_api_even_with_a_credential(running, admin, headers, method, path):
+def test_a_web_page_cannot_call_an_api_even_with_a_credential(running, admin, headers, method, path):
     answer = running.client.request(method, path, headers={**admin, **headers})
     assert error(answer, 403) == "The local cloud's APIs are for programs, not for web pages."
 
 
 @pytest.mark.parametrize("path", ["/_local/inventory", "/run/v2/projects/p/locations/l/services", "/oauth2/token"])
-def test_through_the_gateway_container_docker_reaches_the_registry_and_no_api(running, admin, path):
+def test_only_the_registry_is_reachable_through_the_gateways_registry_port(running, admin, path):
     docker = TestClient(create_registry(running.cloud, running.lines.append))
     assert docker.get("/v2/").status_code == 401
     assert docker.get("/v2/", headers=running.headers()).status_code == 200
@@ -327,5 +327,5 @@ def test_through_the_gateway_container_docker_reaches_the_registry_and_no_api(ru
     assert docker.get("/v2/", headers={**running.headers(), "Origin": "https://evil.dev"}).status_code == 403
 
 
-def test_a_person_who_types_an_address_sees_the_answer(running):
+def test_a_url_typed_in_a_browser_shows_the_response(running):
     assert running.client.get("/_local/health", headers={"Sec-Fetch-Site": "none"}).status_code == 200

@@ -111,7 +111,7 @@ def status_of(method: Method, body: Any) -> int:
 
 
 @pytest.mark.parametrize("api", TABLES)
-def test_what_google_refuses_in_a_field_of_a_request_is_refused(api):
+def test_field_values_that_google_refuses_are_refused(api):
     judged, accepted = Counter(), []
     for id_, method in BODIES.items():
         for path, kind, make, _ in requests(method) if method.api == api else ():
@@ -127,7 +127,7 @@ def test_what_google_refuses_in_a_field_of_a_request_is_refused(api):
 
 
 @pytest.mark.parametrize("api", TABLES)
-def test_a_field_that_is_not_supported_is_refused_once_it_is_set_and_no_other(api):
+def test_only_unsupported_fields_with_a_value_are_refused(api):
     silent = [
         f"{id_}: {path}"
         for id_, method in BODIES.items()
@@ -141,7 +141,7 @@ def test_a_field_that_is_not_supported_is_refused_once_it_is_set_and_no_other(ap
 
 
 @pytest.mark.parametrize("id_", sorted(METHODS))
-def test_query_parameters_are_bound_by_their_kinds_and_refused_unless_they_count(id_):
+def test_query_parameters_are_parsed_by_type_and_unsupported_ones_refused(id_):
     method = METHODS[id_]
     parameters = parameters_of(method)
     for name, kind in {**method.query, **SYSTEM_PARAMETERS}.items():
@@ -162,7 +162,7 @@ def test_query_parameters_are_bound_by_their_kinds_and_refused_unless_they_count
         bind_query("nope=1", parameters)
 
 
-def test_what_is_supported_and_refused_is_named_as_google_names_it():
+def test_errors_use_googles_field_names():
     """A name that no schema has would hide that a field of today's name is refused."""
     schemas: dict[tuple[str, str], set[str]] = {}
     for api in TABLES:
@@ -195,7 +195,7 @@ JSON = st.recursive(
 
 @settings(deadline=None, max_examples=200)
 @given(data=st.data())
-def test_any_json_is_a_message_or_a_clear_refusal_and_a_message_reads_the_same_again(data):
+def test_any_json_is_a_message_that_reparses_equally_or_a_clear_error(data):
     method = BODIES[data.draw(st.sampled_from(sorted(BODIES)))]
     fields = fields_of(method.api, method.request)
     body = data.draw(JSON | st.dictionaries(st.sampled_from(sorted(fields) or ["x"]), JSON, max_size=4))
@@ -219,7 +219,7 @@ def test_any_json_is_a_message_or_a_clear_refusal_and_a_message_reads_the_same_a
         ("cloudbuild.projects.builds.create", "options.machineType", 3, None),
     ],
 )
-def test_a_number_of_an_enum_is_the_value_that_google_gave_it(id_, field, number, name):
+def test_an_enum_number_is_googles_value(id_, field, number, name):
     outer, _, inner = field.rpartition(".")
     body = json.dumps({outer: {inner: number}} if outer else {inner: number}).encode()
     if name is None:
@@ -231,7 +231,7 @@ def test_a_number_of_an_enum_is_the_value_that_google_gave_it(id_, field, number
 
 
 @pytest.mark.parametrize("id_", ["secretmanager.projects.secrets.create", "compute.urlMaps.insert"])
-def test_a_name_that_is_given_twice_is_refused(id_):
+def test_a_duplicate_key_is_refused(id_):
     field = "labels" if is_proto(METHODS[id_].api) else "description"
     with pytest.raises(GoogleError, match="it is set twice"):
         parse_body(f'{{"{field}": null, "{field}": null}}'.encode(), METHODS[id_])

@@ -11,7 +11,7 @@ TABLES = sorted(set(APIS.values()))
 
 
 @pytest.mark.parametrize("api", TABLES)
-def test_a_table_is_as_the_generator_wrote_it(api):
+def test_a_table_matches_the_generators_output(api):
     table = read_table(api)
 
     assert (table["package"], table["sha256"]) == (PACKAGE, hash_table(table)), f"run {COMMAND}"
@@ -38,7 +38,7 @@ def test_no_table_has_a_method_that_is_not_served():
 
 
 @pytest.mark.parametrize("api", TABLES)
-def test_every_schema_of_a_table_is_reached_from_a_method_or_an_operation(api):
+def test_every_schema_of_a_table_is_used_by_a_method_or_an_operation(api):
     api_tables = load_api(api)
     reached = {
         schema for method in api_tables.methods.values() for schema in (method.request, method.response) if schema

@@ -41,7 +41,7 @@ def deployed(running: Any) -> Any:
     return running
 
 
-def test_a_client_polls_an_operation_for_an_hour_also_across_a_restart(start: Any, clock: Any):
+def test_a_finished_operation_can_be_polled_for_an_hour_across_restarts(start: Any, clock: Any):
     with start() as first:
         first.enable("run")
         name = finished(first, first.call("POST", SERVICES, wish(), params={"serviceId": "hello"}))
@@ -55,7 +55,7 @@ def test_a_client_polls_an_operation_for_an_hour_also_across_a_restart(start: An
         assert second.call("GET", SERVICES.replace("services", "operations")).json().get("operations", []) == []
 
 
-def test_what_an_earlier_process_left_for_longer_is_gone_at_the_next_start(start: Any, clock: Any):
+def test_older_finished_operations_are_removed_at_the_next_start(start: Any, clock: Any):
     with start() as first:
         first.enable("run")
         finished(first, first.call("POST", SERVICES, wish(), params={"serviceId": "hello"}))
@@ -65,7 +65,7 @@ def test_what_an_earlier_process_left_for_longer_is_gone_at_the_next_start(start
         assert second.cloud.inventory()["operations"] == []
 
 
-def test_only_so_many_finished_operations_are_kept_and_the_oldest_go():
+def test_the_number_of_finished_operations_is_limited_and_the_oldest_are_removed():
     operations = Operations(Store())
     names = [
         operations.add_finished("projects/p/locations/l", {"number": number})["name"]
@@ -74,7 +74,7 @@ def test_only_so_many_finished_operations_are_kept_and_the_oldest_go():
     assert sorted(operation["name"] for operation in operations.list("projects/p/locations/l")) == sorted(names[20:])
 
 
-def test_operations_of_a_version_that_knew_no_end_are_gone_at_the_next_start(start: Any):
+def test_finished_operations_without_an_end_time_are_removed_at_the_next_start(start: Any):
     with start() as first:
         old = {"name": "projects/p/locations/l/operations/x", "metadata": {}, "done": True, "response": {}}
         first.cloud.store.put("operation", old["name"], old)
@@ -82,7 +82,7 @@ def test_operations_of_a_version_that_knew_no_end_are_gone_at_the_next_start(sta
         assert second.cloud.operations.find(old["name"]) is None
 
 
-def test_a_failed_removal_is_taken_up_again_after_its_operation_has_expired(deployed: Any, clock: Any):
+def test_a_failed_deletion_can_be_repeated_after_its_operation_expired(deployed: Any, clock: Any):
     async def fails(_service: str) -> None:
         raise OSError("no engine")
 
@@ -96,7 +96,7 @@ def test_a_failed_removal_is_taken_up_again_after_its_operation_has_expired(depl
     assert deployed.call("GET", f"{SERVICES}/hello").status_code == 404
 
 
-def test_a_value_of_an_environment_leaves_the_file_with_the_last_record_that_has_it(deployed: Any):
+def test_an_environment_value_leaves_the_file_with_its_last_record(deployed: Any):
     assert VALUE.encode() in on_disk(deployed)
     finished(deployed, deployed.call("DELETE", f"{SERVICES}/hello"))
     assert deployed.cloud.inventory()["operations"] != []
@@ -111,7 +111,7 @@ def test_a_reset_leaves_no_value_in_the_file(deployed: Any):
     assert VALUE.encode() not in on_disk(deployed)
 
 
-def test_forgetting_leaves_what_is_not_finished(deployed: Any):
+def test_unfinished_operations_are_not_removed(deployed: Any):
     with ExitStack() as stack:
         unfinished = {"name": "projects/p/locations/l/operations/x", "metadata": {}, "done": False}
         deployed.cloud.store.put("operation", unfinished["name"], unfinished)
@@ -121,7 +121,7 @@ def test_forgetting_leaves_what_is_not_finished(deployed: Any):
     assert deployed.call("GET", f"{SERVICES}/hello").status_code == 200
 
 
-def test_forgetting_takes_builds_that_ended_and_their_logs(running: Any):
+def test_finished_builds_and_their_logs_are_removed(running: Any):
     log = running.cloud.settings.state / "builds" / "b1.log"
     log.parent.mkdir(exist_ok=True)
     log.write_text("a line\n")

@@ -48,7 +48,7 @@ def got(full: Any, path: str, **query: Any) -> tuple[list[Any], str]:
     )
 
 
-def test_every_list_comes_in_pages_that_are_the_whole_of_it(full: Any) -> None:
+def test_the_pages_of_every_list_are_complete(full: Any) -> None:
     wrong: list[str] = []
     for path, size in lists():
         items, _ = got(full, path)
@@ -65,14 +65,14 @@ def test_every_list_comes_in_pages_that_are_the_whole_of_it(full: Any) -> None:
     assert wrong == []
 
 
-def test_every_list_answers_the_fields_that_are_asked_for_and_no_other(full: Any) -> None:
+def test_every_list_returns_only_the_requested_fields(full: Any) -> None:
     query = "fields=nextPageToken"
     answers = {path: full.call("GET", f"{path}{'&' if '?' in path else '?'}{query}").json() for path, _ in lists()}
 
     assert {path: answer for path, answer in answers.items() if answer} == {}
 
 
-def test_who_deletes_what_a_page_shows_misses_nothing(full: Any) -> None:
+def test_deleting_the_items_of_a_page_skips_no_later_items(full: Any) -> None:
     path, names, token = "/secretmanager/v1/projects/mcpfleet-local/secrets", [], ""
     for _ in range(3):
         page, token = got(full, path, pageSize=1, pageToken=token)
@@ -85,7 +85,7 @@ def test_who_deletes_what_a_page_shows_misses_nothing(full: Any) -> None:
     assert names == ["aa", "bb"]
 
 
-def test_folders_of_a_bucket_count_as_what_is_on_a_page(full: Any) -> None:
+def test_folders_of_a_bucket_count_as_items_of_a_page(full: Any) -> None:
     objects = "/upload/storage/v1/b/bucket-bb/o?uploadType=media&name="
     for name in ("a/1", "a/2", "b", "c/1"):
         full.client.post(f"{objects}{name}", content=b"x", headers=full.headers())
@@ -104,7 +104,7 @@ TOKENS = st.text(max_size=12) | st.binary(max_size=12).map(lambda one: base64.ur
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(token=TOKENS, size=st.integers(-3, 2**40))
-def test_no_token_and_no_size_break_a_list(running: Any, token: str, size: int) -> None:
+def test_no_page_token_or_size_makes_a_list_fail(running: Any, token: str, size: int) -> None:
     running.enable("secretmanager", "compute")
     for path, name in (
         ("/secretmanager/v1/projects/mcpfleet-local/secrets", "pageSize"),

@@ -16,7 +16,7 @@ def services(running: Any) -> str:
 
 
 @pytest.mark.parametrize("spelling", ["validateOnly=true", "validate_only=true", "validate_only=TRUE"])
-def test_a_validated_service_is_not_created_in_either_spelling(running: Any, services: str, spelling: str) -> None:
+def test_validate_only_in_either_spelling_creates_no_service(running: Any, services: str, spelling: str) -> None:
     answer = running.call("POST", f"{services}?service_id=tried&{spelling}", CONTAINER)
 
     assert answer.status_code == 200, answer.text
@@ -32,9 +32,7 @@ def test_a_validated_service_is_not_created_in_either_spelling(running: Any, ser
         ("serviceId=a&service_id=b", "serviceId"),
     ],
 )
-def test_a_parameter_that_google_would_not_bind_is_refused_by_name(
-    running: Any, services: str, query: str, message: str
-) -> None:
+def test_an_invalid_query_parameter_is_refused_by_name(running: Any, services: str, query: str, message: str) -> None:
     answer = running.call("POST", f"{services}?{query}", CONTAINER)
 
     assert (answer.status_code, answer.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
@@ -55,7 +53,7 @@ def test_a_parameter_that_google_would_not_bind_is_refused_by_name(
         "/serviceusage/v1/projects/{}/services?",
     ],
 )
-def test_every_api_refuses_an_unknown_parameter_and_takes_the_system_ones(
+def test_every_api_refuses_unknown_parameters_and_accepts_system_parameters(
     running: Any, services: str, path: str
 ) -> None:
     url = path.format(running.project)
@@ -68,20 +66,20 @@ def test_every_api_refuses_an_unknown_parameter_and_takes_the_system_ones(
     assert running.call("GET", f"{url}alt=json&prettyPrint=false&%24alt=json%3Benum-encoding%3Dint").is_success
 
 
-def test_what_google_has_and_this_cloud_does_not_honour_is_refused_by_name(running: Any, services: str) -> None:
+def test_unsupported_query_parameters_are_refused_by_name(running: Any, services: str) -> None:
     answer = running.call("GET", f"/secretmanager/v1/projects/{running.project}/secrets?filter=labels.a%3Db")
 
     assert (answer.status_code, answer.json()["error"]["status"]) == (501, "UNIMPLEMENTED")
     assert answer.json()["error"]["message"].startswith("filter: ")
 
 
-def test_a_whole_number_that_is_none_is_refused(running: Any, services: str) -> None:
+def test_an_invalid_integer_is_refused(running: Any, services: str) -> None:
     answer = running.call("GET", f"{services}?page_size=ten")
 
     assert answer.json()["error"]["message"] == "Invalid value at 'page_size' (TYPE_INT32), \"ten\""
 
 
-def test_pages_are_bounded_in_either_spelling(running: Any, services: str) -> None:
+def test_page_sizes_are_limited_in_either_spelling(running: Any, services: str) -> None:
     for name in ("a", "b"):
         body = {"replication": {"automatic": {}}}
         running.call("POST", f"/secretmanager/v1/projects/{running.project}/secrets?secret_id={name}", body)
@@ -94,7 +92,7 @@ def test_pages_are_bounded_in_either_spelling(running: Any, services: str) -> No
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(query=st.lists(st.tuples(st.sampled_from(["pageSize", "page_token", "alt", "x"]), st.text(max_size=8))))
-def test_no_query_breaks_a_list(running: Any, query: list[tuple[str, str]]) -> None:
+def test_no_query_makes_a_list_fail(running: Any, query: list[tuple[str, str]]) -> None:
     running.enable("secretmanager")
     encodable = [(name, value) for name, value in query if value.isprintable()]
 

@@ -18,7 +18,7 @@ def create(cloud):
     return lambda: cloud.call("POST", ACCOUNTS, {"accountId": "mcp-echo"}).json()["uniqueId"]
 
 
-def test_an_account_stands_until_it_is_disabled_and_again_when_it_is_enabled(cloud, create):
+def test_an_account_is_active_unless_it_is_disabled(cloud, create):
     subject = create()
     assert cloud.cloud.accounts.is_active(EMAIL, subject)
     cloud.call("POST", f"{ACCOUNTS}/{EMAIL}:disable", {})
@@ -27,7 +27,7 @@ def test_an_account_stands_until_it_is_disabled_and_again_when_it_is_enabled(clo
     assert cloud.cloud.accounts.is_active(EMAIL.upper(), subject)
 
 
-def test_a_deleted_account_does_not_stand_and_its_namesake_is_another_one(cloud, create):
+def test_a_deleted_account_is_inactive_and_its_namesake_is_another_account(cloud, create):
     subject = create()
     cloud.call("DELETE", f"{ACCOUNTS}/{EMAIL}")
     assert not cloud.cloud.accounts.is_active(EMAIL, subject)
@@ -39,5 +39,5 @@ def test_a_deleted_account_does_not_stand_and_its_namesake_is_another_one(cloud,
 @pytest.mark.parametrize(
     "email", ["ada@mcpfleet.test", "", "service-481516234200@serverless-robot-prod.iam.gserviceaccount.com"]
 )
-def test_who_is_no_account_of_a_project_stands(cloud, email):
+def test_accounts_outside_the_project_are_active(cloud, email):
     assert cloud.cloud.accounts.is_active(email, "1")

@@ -114,7 +114,7 @@ def push(catalog, content, tag, image=IMAGE):
     return catalog.put_manifest(image, tag, manifest, "application/vnd.oci.image.manifest.v1+json")
 
 
-def test_a_repository_comes_back_as_it_was_sent_and_says_where_to_push(client):
+def test_a_repository_is_returned_as_sent_with_its_registry_url(client):
     operation = create(client).json()
     assert operation["done"]
     assert client.get(f"/artifactregistry/v1/{operation['name']}").json() == operation
@@ -152,7 +152,7 @@ def test_a_second_repository_of_that_name_is_refused(client):
         ),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(client, body, code, text):
+def test_unsupported_fields_are_refused_by_name(client, body, code, text):
     refused = create(client, body)
     assert refused.status_code == code
     assert text in refused.json()["error"]["message"]
@@ -160,7 +160,7 @@ def test_what_is_not_supported_is_refused_by_name(client, body, code, text):
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "1st", "a" * 64, "a_b", "-x", "x-"])
-def test_a_repository_id_as_google_would_not_have_it_is_refused(client, name):
+def test_a_repository_id_that_google_refuses_is_refused(client, name):
     assert create(client, name=name).status_code == 400
 
 
@@ -184,7 +184,7 @@ def test_regions_and_multi_regions_have_repositories(client, location):
     assert created.status_code == 200
 
 
-def test_an_update_changes_what_its_mask_names_and_nothing_else(client):
+def test_an_update_changes_only_the_fields_of_its_mask(client):
     create(client)
     body = {"labels": {"a": "b"}, "description": "not in the mask"}
     changed = client.patch(REPOSITORY, params={"updateMask": "labels"}, json=body).json()
@@ -205,13 +205,13 @@ def test_deleting_a_repository_deletes_its_images(client, catalog, tmp_path):
     assert catalog.list_manifests(FULL_NAME) == []
 
 
-def test_a_project_may_be_written_as_its_number_and_must_exist(client):
+def test_a_project_number_is_accepted_and_the_project_must_exist(client):
     create(client)
     assert client.get(REPOSITORY.replace("acme", "42")).json()["name"] == FULL_NAME
     assert client.get(REPOSITORY.replace("acme", "other")).status_code == 403
 
 
-def test_nothing_is_done_without_the_permission_for_it(client, authorizer):
+def test_every_method_requires_its_permission(client, authorizer):
     create(client)
     for verb, method in (("get", "GET"), ("delete", "DELETE"), ("update", "PATCH")):
         authorizer.denied = {f"artifactregistry.repositories.{verb}"}
@@ -220,7 +220,7 @@ def test_nothing_is_done_without_the_permission_for_it(client, authorizer):
     assert client.get(REPOSITORY).status_code == 200
 
 
-def test_the_registry_lets_in_who_has_the_permission_and_names_what_is_missing(model, client, authorizer):
+def test_the_registry_checks_permissions_and_names_missing_ones(model, client, authorizer):
     permission = "artifactregistry.repositories.uploadArtifacts"
     with pytest.raises(GoogleError, match="Unauthenticated request") as anonymous:
         model.check(None, permission, IMAGE)
@@ -234,7 +234,7 @@ def test_the_registry_lets_in_who_has_the_permission_and_names_what_is_missing(m
     assert [error.value.http_code for error in (anonymous, missing, denied)] == [401, 404, 403]
 
 
-def test_public_images_are_pulled_by_everybody_and_pushed_by_the_operator_alone(model):
+def test_public_images_are_pulled_without_a_token_and_pushed_only_by_the_operator(model):
     public = ImageName("us", "mcpfleet-public", "images", "base")
     pull, push = (f"artifactregistry.repositories.{verb}Artifacts" for verb in ("download", "upload"))
     model.check(None, pull, public)
@@ -279,7 +279,7 @@ VERSIONS = st.lists(
 
 
 @given(VERSIONS, st.integers(0, 5), st.integers(0, 100))
-def test_cleanup_never_touches_the_newest_that_a_keep_policy_names(versions, count, age):
+def test_cleanup_never_deletes_the_newest_versions_of_a_keep_policy(versions, count, age):
     policies = {
         "keep": {"action": "KEEP", "mostRecentVersions": {"keepCount": count}},
         "drop": {"action": "DELETE", "condition": {"olderThan": f"{age}s"}},

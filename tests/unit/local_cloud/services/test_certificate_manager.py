@@ -58,9 +58,7 @@ def mapped(api: Any, program: Any) -> list[tuple[str, dict[str, Any], Any]]:
     return states
 
 
-def test_a_program_makes_a_map_whose_second_run_changes_nothing_and_whose_end_leaves_nothing(
-    api: Any, program: Any, mapped: Any
-) -> None:
+def test_a_program_creates_reruns_and_destroys_a_certificate_map(api: Any, program: Any, mapped: Any) -> None:
     for kind, inputs, state in mapped:
         read_ = program.read(kind, state)
         assert program.diff(kind, read_, inputs) == {}, kind
@@ -72,7 +70,7 @@ def test_a_program_makes_a_map_whose_second_run_changes_nothing_and_whose_end_le
     assert api.cloud.inventory()["records"] == []
 
 
-def test_a_certificate_is_active_at_once_and_says_which_record_proves_its_domain(api: Any, mapped: Any) -> None:
+def test_a_certificate_is_active_at_once_and_has_its_dns_authorization_record(api: Any, mapped: Any) -> None:
     by_kind = {kind: state.properties for kind, _, state in mapped}
     certificate = api.call("GET", f"{BASE}/certificates/c").json()
     assert certificate["managed"]["state"] == "ACTIVE"
@@ -87,7 +85,7 @@ def test_a_certificate_is_active_at_once_and_says_which_record_proves_its_domain
     assert record["data"].endswith(".authorize.certificatemanager.goog.")
 
 
-def test_a_record_for_each_project_stands_beside_others(api: Any) -> None:
+def test_dns_authorization_records_of_several_projects_can_coexist(api: Any) -> None:
     body = {"domain": "a.dev", "type": "PER_PROJECT_RECORD"}
     api.call("POST", f"{BASE}/dnsAuthorizations?dnsAuthorizationId=x", body)
     name = api.call("GET", f"{BASE}/dnsAuthorizations/x").json()["dnsResourceRecord"]["name"]
@@ -95,7 +93,7 @@ def test_a_record_for_each_project_stands_beside_others(api: Any) -> None:
     assert name.endswith(".a.dev.")
 
 
-def test_a_map_names_the_load_balancers_that_show_it(api: Any, mapped: Any) -> None:
+def test_a_map_lists_its_load_balancers(api: Any, mapped: Any) -> None:
     assert api.call("GET", f"{BASE}/certificateMaps/m").json()["gclbTargets"] == [
         {
             "targetHttpsProxy": f"//compute.googleapis.com/{OWN}/targetHttpsProxies/p",
@@ -104,13 +102,13 @@ def test_a_map_names_the_load_balancers_that_show_it(api: Any, mapped: Any) -> N
     ]
 
 
-def test_what_is_in_use_is_not_deleted(program: Any, mapped: Any) -> None:
+def test_a_resource_in_use_is_not_deleted(program: Any, mapped: Any) -> None:
     for kind, _, state in mapped[:3]:
         with pytest.raises(Exception, match="in use by"):
             program.delete(kind, state)
 
 
-def test_a_change_sends_what_can_be_changed_alone(program: Any, mapped: Any) -> None:
+def test_an_update_sends_only_mutable_fields(program: Any, mapped: Any) -> None:
     kind, inputs, state = mapped[3]
     other = {"name": "c2", "managed": {"domains": ["mcp.acme.dev"]}}
     second = program.create(CERTIFICATE, other).resource_id
@@ -125,13 +123,13 @@ def test_a_change_sends_what_can_be_changed_alone(program: Any, mapped: Any) -> 
     assert program.replaced(kind, state, changed) == ["managed.domains[0]", "managed.domains[1]"]
 
 
-def test_a_projects_number_in_an_answer_is_no_change(program: Any, mapped: Any) -> None:
+def test_a_project_number_in_a_response_is_no_change(program: Any, mapped: Any) -> None:
     kind, inputs, state = mapped[3]
     state.properties["certificates"] = [entry.replace("mcpfleet-local", "4711") for entry in inputs["certificates"]]
     assert program.diff(kind, state, inputs) == {}
 
 
-def test_a_proxy_is_given_another_map_or_certificates_of_its_own(api: Any, program: Any, mapped: Any) -> None:
+def test_a_proxy_can_change_to_another_map_or_to_certificates(api: Any, program: Any, mapped: Any) -> None:
     kind, inputs, state = next(entry for entry in mapped if entry[0] == PROXY)
     program.create(MAP_TYPE, {"name": "n"})
     program.requests.clear()
@@ -161,7 +159,7 @@ def test_a_load_balancer_has_certificates_for_the_names_of_its_map(api: Any, pro
     assert routed.redirect is not None
 
 
-def test_the_primary_entry_is_for_what_no_other_is_for(api: Any, program: Any, mapped: Any) -> None:
+def test_the_primary_entry_applies_to_all_other_hosts(api: Any, program: Any, mapped: Any) -> None:
     program.delete(ENTRY, mapped[3][2])
     certificates = mapped[3][1]["certificates"]
     program.create(ENTRY, {"name": "e", "map": "m", "matcher": "PRIMARY", "certificates": certificates})
@@ -189,21 +187,21 @@ def test_the_primary_entry_is_for_what_no_other_is_for(api: Any, program: Any, m
         ("certificateMaps/m/certificateMapEntries?certificateMapEntryId=x", {}, 400, "hostname and matcher"),
     ],
 )
-def test_what_is_wrong_or_not_served_is_refused_by_name(
+def test_invalid_and_unsupported_fields_are_refused_by_name(
     api: Any, mapped: Any, path: str, body: dict[str, Any], status: int, message: str
 ) -> None:
     answer = api.call("POST", f"{BASE}/{path}", body)
     assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True), answer.text
 
 
-def test_a_name_has_one_entry_in_a_map(api: Any, mapped: Any) -> None:
+def test_a_second_entry_for_a_name_is_refused(api: Any, mapped: Any) -> None:
     body = {"hostname": "mcp.acme.dev", "certificates": [f"{PLACE}/certificates/c"]}
     answer = api.call("POST", f"{ENTRIES}?certificateMapEntryId=x", body)
     assert answer.status_code == 400
     assert "is in" in answer.json()["error"]["message"]
 
 
-def test_what_cannot_be_changed_is_refused(api: Any, mapped: Any) -> None:
+def test_changes_of_immutable_fields_are_refused(api: Any, mapped: Any) -> None:
     answer = api.call("PATCH", f"{BASE}/dnsAuthorizations/d?updateMask=domain", {"domain": "b.dev"})
     assert answer.status_code == 400
     assert "cannot be changed" in answer.json()["error"]["message"]
@@ -217,7 +215,7 @@ def test_what_cannot_be_changed_is_refused(api: Any, mapped: Any) -> None:
         ("//certificatemanager.googleapis.com/m", 400),
     ],
 )
-def test_a_proxys_map_is_there_and_named_in_full(api: Any, mapped: Any, map_name: str, status: int) -> None:
+def test_a_proxys_map_must_exist_and_have_its_full_name(api: Any, mapped: Any, map_name: str, status: int) -> None:
     body = {"name": "x", "urlMap": f"{OWN}/urlMaps/u", "certificateMap": map_name}
     assert api.call("POST", f"{COMPUTE}/targetHttpsProxies", body).status_code == status
 
@@ -233,7 +231,7 @@ def test_certificates_of_a_region_are_refused_by_name(api: Any) -> None:
     assert answer.status_code == 501
 
 
-def test_an_editor_makes_and_does_not_delete(api: Any) -> None:
+def test_an_editor_can_create_and_cannot_delete(api: Any) -> None:
     api.grant("roles/certificatemanager.editor", "user:ada@mcpfleet.test")
     state = api.call("POST", f"{BASE}/certificateMaps?certificateMapId=n", {}, as_="ada@mcpfleet.test")
     assert state.status_code == 200, state.text
@@ -249,7 +247,7 @@ HOSTS = st.text("a-.*Aß\n", max_size=6)
 
 
 @given(st.lists(HOSTS, max_size=3), HOSTS, st.sampled_from(["hostname", "matcher"]))
-def test_whatever_domains_are_given_is_refused_or_kept_and_covers_nothing_else(
+def test_any_domains_are_refused_or_stored_and_cover_no_others(
     tmp_path_factory: pytest.TempPathFactory, domains: list[str], host: str, domain_suffix: str
 ) -> None:
     store = Store(tmp_path_factory.mktemp("store") / "cloud.db")

@@ -50,12 +50,12 @@ def self_signed(running):
     return make
 
 
-def test_google_auth_makes_a_bearer_from_the_credential_file_that_is_accepted(running, deployer_jwt):
+def test_google_auths_self_signed_jwt_is_accepted(running, deployer_jwt):
     assert with_bearer(running, deployer_jwt).status_code == 200
     assert running.lines[-1]["caller"] == "deployer@mcpfleet-local.iam.gserviceaccount.com"
 
 
-def test_the_bearer_that_the_provider_makes_with_an_empty_audience_is_accepted(running, self_signed):
+def test_the_providers_token_with_an_empty_audience_is_accepted(running, self_signed):
     scope = f"{CLOUD_PLATFORM} https://www.googleapis.com/auth/userinfo.email"
     assert with_bearer(running, self_signed(aud="", scope=scope)).status_code == 200
 
@@ -69,11 +69,11 @@ def test_the_bearer_that_the_provider_makes_with_an_empty_audience_is_accepted(r
         "http://127.0.0.1:8470/",
     ],
 )
-def test_a_bearer_for_an_api_needs_no_scope(running, self_signed, audience):
+def test_a_token_with_an_apis_audience_needs_no_scope(running, self_signed, audience):
     assert with_bearer(running, self_signed(aud=audience, scope=None)).status_code == 200
 
 
-def test_google_auth_makes_a_bearer_for_an_api_that_is_accepted(running):
+def test_google_auths_token_with_an_apis_audience_is_accepted(running):
     credentials = google.oauth2.service_account.Credentials.from_service_account_info(running.credential("deployer"))
     credentials._create_self_signed_jwt("https://run.mcpfleet.test/")
     credentials.refresh(None)
@@ -82,7 +82,7 @@ def test_google_auth_makes_a_bearer_for_an_api_that_is_accepted(running):
 
 
 @pytest.mark.parametrize("header", [None, "", "Bearer", "Bearer ", "Basic abc", "token"])
-def test_without_a_credential_google_asks_for_one(running, header):
+def test_a_request_without_credentials_gets_googles_401(running, header):
     answer = running.client.get(SERVICES, headers={"Authorization": header} if header is not None else {})
     assert error(answer) == (
         401,
@@ -111,7 +111,7 @@ def test_without_a_credential_google_asks_for_one(running, header):
         ({"aud": None, "scope": None}, "needs an audience or a scope"),
     ],
 )
-def test_a_bearer_that_is_not_right_is_refused(running, self_signed, changes, reason):
+def test_an_invalid_bearer_token_is_refused(running, self_signed, changes, reason):
     now = int(running.clock.now)
     real = {
         name: now + int(value) if isinstance(value, str) and value.startswith("+") else value
@@ -122,26 +122,26 @@ def test_a_bearer_that_is_not_right_is_refused(running, self_signed, changes, re
     assert reason in answer.json()["error"]["details"][0]["metadata"]["why"]
 
 
-def test_a_bearer_signed_with_a_key_that_is_not_the_accounts_is_refused(running, self_signed, cloud_keys):
+def test_a_token_signed_with_another_key_is_refused(running, self_signed, cloud_keys):
     other_key = (cloud_keys / "signing-key.pem").read_text()
     for kid in (None, "0" * 40):
         assert error(with_bearer(running, self_signed(key=other_key, kid=kid)))[0] == 401
 
 
 @pytest.mark.parametrize("token", ["x", "a.b.c", "ya29.x", "ya29.a.b.c", "é", "{}"])
-def test_rubbish_is_refused_in_googles_words(running, token):
+def test_a_malformed_token_is_refused_with_googles_message(running, token):
     answer = running.client.get(SERVICES, headers={"Authorization": f"Bearer {token}".encode()})
     assert error(answer)[:3] == (401, "UNAUTHENTICATED", INVALID)
 
 
-def test_an_id_token_is_no_key_to_the_apis(running):
+def test_an_id_token_is_refused_by_the_apis(running):
     token = running.cloud.identity.mint_id_token(
         email="deployer@mcpfleet-local.iam.gserviceaccount.com", subject="1", audience="https://run.googleapis.com/"
     )
     assert error(with_bearer(running, token))[0] == 401
 
 
-def test_a_token_whose_scopes_do_not_reach_is_refused(running, self_signed):
+def test_a_token_with_insufficient_scopes_is_refused(running, self_signed):
     email = "https://www.googleapis.com/auth/userinfo.email"
     narrow, _ = running.cloud.identity.mint_access_token(email="ada@mcpfleet.test", scopes=[email])
     for token in (narrow, self_signed(scope=email)):
@@ -164,7 +164,7 @@ def test_a_token_whose_scopes_do_not_reach_is_refused(running, self_signed):
         ("GET", "/compute/v1/projects/mcpfleet-local/global/networks", "devstorage.full_control", False),
     ],
 )
-def test_a_token_reaches_the_methods_that_google_gives_its_scope(running, method, path, scope, reaches):
+def test_a_token_can_call_the_methods_of_its_scopes(running, method, path, scope, reaches):
     """google-cloud-storage asks for scopes of Cloud Storage alone."""
     running.enable("compute", "storage")
     email = f"deployer@{running.project}.iam.gserviceaccount.com"
@@ -182,12 +182,12 @@ def test_an_expired_access_token_is_refused(running):
     assert error(running.client.get(SERVICES, headers=headers))[0] == 401
 
 
-def test_a_token_of_somebody_who_is_not_there_is_refused(running):
+def test_a_token_of_a_missing_account_is_refused(running):
     answer = running.call("GET", SERVICES, as_="ghost@mcpfleet.test")
     assert error(answer) == (401, "UNAUTHENTICATED", INVALID, "ACCOUNT_STATE_INVALID")
 
 
-def test_a_disabled_account_cannot_call_and_an_enabled_one_can_again(running, deployer_jwt):
+def test_a_disabled_account_is_refused_until_it_is_enabled_again(running, deployer_jwt):
     account = running.cloud.accounts.get("deployer@mcpfleet-local.iam.gserviceaccount.com")
     running.cloud.accounts.set_disabled(account, disabled=True)
     assert error(with_bearer(running, deployer_jwt)) == (401, "UNAUTHENTICATED", INVALID, "ACCOUNT_STATE_INVALID")
@@ -196,13 +196,13 @@ def test_a_disabled_account_cannot_call_and_an_enabled_one_can_again(running, de
     assert with_bearer(running, deployer_jwt).status_code == 200
 
 
-def test_a_deleted_key_opens_nothing(running, deployer_jwt):
+def test_a_deleted_key_is_refused(running, deployer_jwt):
     account = running.cloud.accounts.get("deployer@mcpfleet-local.iam.gserviceaccount.com")
     running.cloud.keys.delete(account, running.credential("deployer")["private_key_id"])
     assert error(with_bearer(running, deployer_jwt))[0] == 401
 
 
-def test_an_api_that_is_not_enabled_says_how_to_enable_it(running):
+def test_a_disabled_api_is_an_error_with_the_way_to_enable_it(running):
     answer = running.call("GET", ACCOUNTS)
     activation_url = "https://console.developers.google.com/apis/api/iam.googleapis.com/overview?project=481516234200"
     assert error(answer) == (
@@ -222,7 +222,7 @@ def test_an_api_that_is_not_enabled_says_how_to_enable_it(running):
     assert body["errors"][0]["reason"] == "accessNotConfigured"
 
 
-def test_cloud_runs_own_sentence_is_googles(running):
+def test_cloud_runs_permission_error_is_googles(running):
     message = error(running.call("GET", "/run/v2/projects/mcpfleet-local/locations/europe-west1/services"))[2]
     assert message.startswith(
         "Cloud Run Admin API has not been used in project 481516234200 before or it is disabled. Enable it by visiting "
@@ -230,7 +230,7 @@ def test_cloud_runs_own_sentence_is_googles(running):
     )
 
 
-def test_somebody_without_a_role_is_denied_by_name(running):
+def test_an_account_without_a_role_is_refused_with_the_permission(running):
     answer = running.call("GET", SERVICES, as_="bob@mcpfleet.test")
     assert error(answer) == (
         403,
@@ -244,7 +244,7 @@ def test_somebody_without_a_role_is_denied_by_name(running):
     }
 
 
-def test_another_project_is_denied_as_if_it_existed(running):
+def test_another_project_is_refused_as_if_it_existed(running):
     answer = running.call("GET", "/serviceusage/v1/projects/somebody-elses/services")
     assert error(answer) == (
         403,
@@ -254,12 +254,12 @@ def test_another_project_is_denied_as_if_it_existed(running):
     )
 
 
-def test_the_projects_number_is_as_good_as_its_id(running):
+def test_the_projects_number_is_accepted_as_its_id(running):
     by_number = running.call("GET", "/serviceusage/v1/projects/481516234200/services")
     assert by_number.json() == running.call("GET", SERVICES).json()
 
 
-def test_cloud_runs_service_agent_may_pull_images_and_nothing_else(running):
+def test_cloud_runs_service_agent_can_only_pull_images(running):
     agent = "service-481516234200@serverless-robot-prod.iam.gserviceaccount.com"
     repository = "projects/mcpfleet-local/locations/europe-west1/repositories/mcpfleet"
     caller = running.cloud.authorizer.authenticate_token(running.access_token(agent))

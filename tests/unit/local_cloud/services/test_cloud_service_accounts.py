@@ -34,7 +34,7 @@ def message(answer, code):
     return answer.json()["error"]["message"]
 
 
-def test_an_account_is_what_the_provider_reads(iam, account):
+def test_an_account_has_the_fields_that_the_provider_reads(iam, account):
     assert account["name"] == NAME
     assert account["email"] == EMAIL
     assert account["projectId"] == "mcpfleet-local"
@@ -48,7 +48,7 @@ def test_an_account_is_what_the_provider_reads(iam, account):
         assert iam.call("GET", path, as_="ada@mcpfleet.test").json() == account
 
 
-def test_a_second_account_of_the_name_is_refused_in_googles_words(iam, account):
+def test_a_second_account_of_the_same_name_gets_googles_error(iam, account):
     answer = iam.call("POST", ACCOUNTS, {"accountId": "mcp-reference"})
     assert message(answer, 409) == (
         "Service account mcp-reference already exists within project projects/mcpfleet-local."
@@ -67,7 +67,7 @@ def test_an_account_id_that_google_refuses_is_refused(iam, account_id):
 
 
 @pytest.mark.parametrize("account_id", ["a23456", "a" * 30])
-def test_the_shortest_and_the_longest_account_id_are_taken(iam, account_id):
+def test_the_shortest_and_the_longest_account_id_are_accepted(iam, account_id):
     assert iam.call("POST", ACCOUNTS, {"accountId": account_id}).status_code == 200
 
 
@@ -97,7 +97,7 @@ def test_a_create_request_of_the_wrong_shape_is_refused(iam, body, expected):
     assert message(iam.call("POST", ACCOUNTS, body), 400) == expected
 
 
-def test_an_update_changes_what_its_mask_names_and_the_etag(iam, account):
+def test_an_update_changes_the_fields_of_its_mask_and_the_etag(iam, account):
     body = {
         "serviceAccount": {"displayName": "new", "description": "ignored", "etag": account["etag"]},
         "updateMask": "display_name",
@@ -131,7 +131,7 @@ def test_an_update_of_the_wrong_shape_is_refused(iam, account, body, expected):
     assert message(iam.call("PATCH", ACCOUNT, body), 400) == expected
 
 
-def test_an_account_that_is_not_there_is_not_found_by_who_may_know(iam):
+def test_a_missing_account_is_404_for_callers_with_permission(iam):
     for method in ("GET", "DELETE"):
         assert message(iam.call(method, ACCOUNT), 404) == "Unknown service account"
     assert message(iam.call("GET", f"/iam/v1/projects/-/serviceAccounts/{EMAIL}"), 404) == "Unknown service account"
@@ -150,7 +150,7 @@ def test_a_list_has_every_account_once(iam, account):
     assert "nextPageToken" not in second
 
 
-def test_disabling_and_enabling_show_in_the_account(iam, account):
+def test_an_account_shows_whether_it_is_disabled(iam, account):
     assert iam.call("POST", f"{ACCOUNT}:disable").json() == {}
     assert iam.call("GET", ACCOUNT).json()["disabled"] is True
     assert iam.call("POST", f"{ACCOUNT}:disable", {}).json() == {}
@@ -186,13 +186,13 @@ def test_the_policy_of_an_account_is_read_and_written_as_the_provider_does(iam, 
     assert granted == {"permissions": ["iam.serviceAccounts.actAs"]}
 
 
-def test_a_role_that_does_not_fit_an_account_is_refused(iam, account):
+def test_a_role_that_does_not_apply_to_accounts_is_refused(iam, account):
     policy = {"bindings": [{"role": "roles/run.invoker", "members": ["allUsers"]}]}
     answer = iam.call("POST", f"{ACCOUNT}:setIamPolicy", {"policy": policy})
     assert message(answer, 400) == "Role roles/run.invoker is not supported for this resource."
 
 
-def test_the_deployer_may_not_make_keys(iam, account):
+def test_the_deployer_cannot_create_keys(iam, account):
     assert "iam.serviceAccountKeys.create" in message(iam.call("POST", f"{ACCOUNT}/keys", {}), 403)
 
 
@@ -207,7 +207,7 @@ def keeper(iam, account):
     return call
 
 
-def test_a_new_key_opens_the_door_until_it_is_deleted(iam, account, keeper):
+def test_a_new_key_is_accepted_until_it_is_deleted(iam, account, keeper):
     key = keeper("POST", "", {"privateKeyType": "TYPE_GOOGLE_CREDENTIALS_FILE"}).json()
     file = json.loads(base64.b64decode(key["privateKeyData"]))
     assert file["type"] == "service_account"
@@ -269,7 +269,7 @@ def test_an_account_has_ten_keys_at_most(iam, account, account_key, keeper, monk
     assert answer.json()["error"]["status"] == "FAILED_PRECONDITION"
 
 
-def test_the_keys_of_a_deleted_account_are_gone(iam, account, account_key):
+def test_the_keys_of_a_deleted_account_are_deleted(iam, account, account_key):
     iam.cloud.keys.create(iam.cloud.accounts.get(EMAIL), account_key)
     iam.call("DELETE", ACCOUNT)
     recreated = iam.call("POST", ACCOUNTS, {"accountId": "mcp-reference"}).json()

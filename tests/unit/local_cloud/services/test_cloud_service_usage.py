@@ -18,11 +18,11 @@ def enabled(running):
     return [service["name"].rpartition("/")[2] for service in answer.json()["services"]]
 
 
-def test_a_fresh_project_has_what_it_needs_to_enable_the_rest(running):
+def test_a_fresh_project_has_the_apis_to_enable_the_others(running):
     assert enabled(running) == ["cloudresourcemanager.googleapis.com", "serviceusage.googleapis.com"]
 
 
-def test_the_providers_list_gets_names_and_nothing_else(running):
+def test_the_providers_list_request_gets_only_names(running):
     query = {"fields": "services/name,nextPageToken", "filter": "state:ENABLED", "pageSize": "200"}
     assert running.call("GET", SERVICES, params=query).json() == {
         "services": [
@@ -32,7 +32,7 @@ def test_the_providers_list_gets_names_and_nothing_else(running):
     }
 
 
-def test_enabling_is_done_when_answered_and_can_be_polled_at_both_versions(running):
+def test_enabling_is_finished_at_once_and_can_be_polled_in_both_api_versions(running):
     operation = running.call("POST", f"{SERVICES}/run.googleapis.com:enable", {}).json()
     assert operation["done"] is True
     assert operation["name"].startswith("operations/")
@@ -48,7 +48,7 @@ def test_enabling_is_done_when_answered_and_can_be_polled_at_both_versions(runni
     assert "run.googleapis.com" in enabled(running)
 
 
-def test_enabling_again_changes_nothing_and_says_so(running):
+def test_enabling_an_enabled_api_changes_nothing(running):
     running.call("POST", f"{SERVICES}/run.googleapis.com:enable", {})
     repeated = running.call("POST", f"{SERVICES}/run.googleapis.com:enable").json()
     assert repeated["name"] == "operations/noop.DONE_OPERATION"
@@ -56,7 +56,7 @@ def test_enabling_again_changes_nothing_and_says_so(running):
     assert running.call("GET", f"/serviceusage/v1beta1/{repeated['name']}").json()["done"] is True
 
 
-def test_a_batch_enables_all_or_none(running):
+def test_a_batch_enables_all_apis_or_none(running):
     valid_apis = ["run.googleapis.com", "iam.googleapis.com"]
     bad = running.call("POST", f"{SERVICES}:batchEnable", {"serviceIds": [*valid_apis, "nope.googleapis.com"]})
     assert message(bad, 403) == "Not found or permission denied for service(s): nope.googleapis.com."
@@ -80,7 +80,7 @@ def test_a_batch_of_the_wrong_shape_is_refused(running, body, expected):
     assert message(running.call("POST", f"{SERVICES}:batchEnable", body), 400) == expected
 
 
-def test_disabling_takes_the_api_away(running):
+def test_disabling_an_api_removes_it_from_the_enabled_ones(running):
     running.enable("run")
     body = {"checkIfServiceHasUsage": "SKIP", "disableDependentServices": True}
     operation = running.call("POST", f"{SERVICES}/run.googleapis.com:disable", body).json()
@@ -91,7 +91,7 @@ def test_disabling_takes_the_api_away(running):
     assert repeated["name"] == "operations/noop.DONE_OPERATION"
 
 
-def test_a_check_for_usage_is_refused_because_nobody_counts(running):
+def test_check_if_service_has_usage_is_refused_as_unsupported(running):
     answer = running.call("POST", f"{SERVICES}/run.googleapis.com:disable", {"checkIfServiceHasUsage": "CHECK"})
     expected = (
         "checkIfServiceHasUsage: the local cloud does not support this field yet: usage is not recorded here; use SKIP."
@@ -99,14 +99,14 @@ def test_a_check_for_usage_is_refused_because_nobody_counts(running):
     assert message(answer, 501) == expected
 
 
-def test_an_unknown_api_is_denied_and_an_unknown_operation_not_found(running):
+def test_an_unknown_api_is_403_and_an_unknown_operation_404(running):
     expected = "Not found or permission denied for service(s): x.googleapis.com."
     assert message(running.call("GET", f"{SERVICES}/x.googleapis.com"), 403) == expected
     missing = running.call("GET", "/serviceusage/v1/operations/acat.x")
     assert message(missing, 404) == "Resource 'operations/acat.x' was not found."
 
 
-def test_a_list_comes_in_pages_without_a_gap_or_a_double(running):
+def test_the_pages_of_a_list_have_every_item_once(running):
     visited, token = [], ""
     for _ in range(100):
         answer = running.call("GET", f"{SERVICES}?pageSize=7&pageToken={token}").json()
@@ -135,18 +135,18 @@ def test_a_query_of_the_wrong_shape_is_refused(running, query, expected):
 
 
 @pytest.mark.parametrize("mask", ["services(name,state),nextPageToken", "services/name,services/state"])
-def test_every_spelling_of_a_field_mask_is_understood(running, mask):
+def test_every_spelling_of_a_field_mask_is_accepted(running, mask):
     answer = running.call("GET", f"{SERVICES}?filter=state:ENABLED&fields={mask}").json()
     assert [set(service) for service in answer["services"]] == [{"name", "state"}] * 2
 
 
-def test_nobody_enables_an_api_without_the_right(running):
+def test_enabling_an_api_requires_the_permission(running):
     answer = running.call("POST", f"{SERVICES}/run.googleapis.com:enable", {}, as_="bob@mcpfleet.test")
     assert "Permission 'serviceusage.services.enable' denied" in message(answer, 403)
     assert len(enabled(running)) == 2
 
 
-def test_the_project_is_what_the_provider_reads(running):
+def test_the_project_has_the_fields_that_the_provider_reads(running):
     for name in ("mcpfleet-local", "481516234200"):
         project = running.call("GET", f"/crm/v1/projects/{name}").json()
         assert project["projectId"] == "mcpfleet-local"
@@ -154,20 +154,20 @@ def test_the_project_is_what_the_provider_reads(running):
         assert project["lifecycleState"] == "ACTIVE"
 
 
-def test_a_list_of_projects_shows_what_the_caller_may_see(running):
+def test_a_list_of_projects_has_only_projects_visible_to_the_caller(running):
     assert [project["projectId"] for project in running.call("GET", "/crm/v1/projects").json()["projects"]] == [
         running.project
     ]
     assert running.call("GET", "/crm/v1/projects", as_="bob@mcpfleet.test").json() == {}
 
 
-def test_who_runs_services_may_not_change_who_may_do_what_in_the_project(running):
+def test_a_run_administrator_cannot_change_the_projects_policy(running):
     running.grant("roles/run.admin", "user:ada@mcpfleet.test")
     answer = running.call("POST", f"{PROJECT}:setIamPolicy", {"policy": {}}, as_="ada@mcpfleet.test")
     assert "Permission 'resourcemanager.projects.setIamPolicy' denied" in message(answer, 403)
 
 
-def test_a_projects_policy_is_read_changed_and_written_as_the_provider_does(running):
+def test_the_providers_read_modify_write_of_a_projects_policy_works(running):
     running.grant("roles/resourcemanager.projectIamAdmin", "user:ada@mcpfleet.test")
     ada = "ada@mcpfleet.test"
     policy = running.call("POST", f"{PROJECT}:getIamPolicy", {"options": {"requestedPolicyVersion": 3}}, as_=ada).json()
@@ -180,7 +180,7 @@ def test_a_projects_policy_is_read_changed_and_written_as_the_provider_does(runn
     assert stale.json()["error"]["status"] == "ABORTED"
 
 
-def test_a_project_policy_with_an_unknown_account_says_so_in_the_words_that_the_provider_looks_for(running):
+def test_a_policy_with_an_unknown_account_gets_the_error_that_the_provider_expects(running):
     running.grant("roles/resourcemanager.projectIamAdmin", "user:ada@mcpfleet.test")
     member = "serviceAccount:ghost@mcpfleet-local.iam.gserviceaccount.com"
     body = {"policy": {"bindings": [{"role": "roles/viewer", "members": [member]}]}}
@@ -188,7 +188,7 @@ def test_a_project_policy_with_an_unknown_account_says_so_in_the_words_that_the_
     assert message(answer, 400) == "Service account ghost@mcpfleet-local.iam.gserviceaccount.com does not exist."
 
 
-def test_a_caller_can_ask_what_it_may_do(running):
+def test_a_caller_can_test_its_permissions(running):
     body = {"permissions": ["run.services.create", "storage.objects.nothing"]}
     answer = running.call("POST", f"{PROJECT}:testIamPermissions", body)
     assert answer.json() == {"permissions": ["run.services.create"]}
@@ -199,13 +199,13 @@ def test_a_caller_can_ask_what_it_may_do(running):
     "permission",
     ["*", "run.*", "run.services.*", "run.services", "", " run.services.get", "resourcemanager.projects.create"],
 )
-def test_a_wildcard_or_what_means_nothing_on_a_project_cannot_be_asked_for(running, permission):
+def test_wildcards_and_unrelated_permissions_cannot_be_tested_on_a_project(running, permission):
     body = {"permissions": ["run.services.create", permission]}
     answer = running.call("POST", f"{PROJECT}:testIamPermissions", body)
     assert message(answer, 400) == f"Permission {permission} is not valid for this resource."
 
 
-def test_billing_is_off_and_its_api_must_be_enabled_to_learn_it(running):
+def test_billing_is_disabled_and_its_api_must_be_enabled(running):
     path = "/billing/v1/projects/mcpfleet-local/billingInfo"
     assert "Cloud Billing API has not been used" in message(running.call("GET", path), 403)
     running.enable("cloudbilling")

@@ -87,7 +87,7 @@ def test_google_auth_gets_an_id_token_for_a_service_account(running, transport):
     assert running.cloud.identity.verify_id_token(credentials.token).audience == AUDIENCE
 
 
-def test_google_auth_gets_both_tokens_for_a_person(running, transport):
+def test_google_auth_gets_both_tokens_for_a_user(running, transport):
     file = running.credential("ada")
     credentials = google.oauth2.credentials.Credentials(
         None,
@@ -109,13 +109,13 @@ def test_google_auth_gets_an_access_token_for_a_service_account_at_the_endpoint(
     assert running.cloud.authorizer.authenticate_token(credentials.token).email == DEPLOYER
 
 
-def test_the_answer_is_not_to_be_kept_by_anybody(running, assertion):
+def test_a_token_response_is_not_cacheable(running, assertion):
     answer = running.client.post("/oauth2/token", data={"grant_type": JWT_BEARER, "assertion": assertion()})
     assert answer.headers["cache-control"] == "no-store"
     assert set(answer.json()) == {"access_token", "expires_in", "token_type"}
 
 
-def test_the_clouds_own_endpoint_is_as_good_an_audience_as_googles(running, exchange, assertion):
+def test_the_clouds_endpoint_and_googles_are_accepted_as_audience(running, exchange, assertion):
     file = running.credential("deployer")
     assert exchange(grant_type=JWT_BEARER, assertion=assertion(aud=file["token_uri"]))[0] == 200
 
@@ -150,7 +150,7 @@ BAD_TIME = (
         ),
     ],
 )
-def test_an_assertion_that_is_not_right_is_refused_in_oauths_shape(
+def test_an_invalid_assertion_is_refused_as_an_oauth_error(
     running, exchange, assertion, changes, code, error, expected
 ):
     now = int(running.clock.now)
@@ -166,7 +166,7 @@ def test_an_assertion_of_another_key_has_an_invalid_signature(exchange, assertio
         assert answer == {"error": "invalid_grant", "error_description": "Invalid JWT Signature."}
 
 
-def test_a_disabled_account_gets_nothing(running, exchange, assertion):
+def test_a_disabled_account_gets_no_token(running, exchange, assertion):
     running.cloud.accounts.set_disabled(running.cloud.accounts.get(DEPLOYER), disabled=True)
     _, answer = exchange(grant_type=JWT_BEARER, assertion=assertion())
     assert answer == {"error": "invalid_grant", "error_description": "Invalid grant: account is disabled"}
@@ -209,7 +209,7 @@ REFRESH = {"grant_type": "refresh_token", "client_id": CLIENT_ID, "client_secret
         ),
     ],
 )
-def test_a_request_that_is_not_right_is_refused_in_oauths_shape(exchange, form, code, error, expected):
+def test_an_invalid_request_is_refused_as_an_oauth_error(exchange, form, code, error, expected):
     assert exchange(**form) == (code, {"error": error, "error_description": expected})
 
 
@@ -218,7 +218,7 @@ def test_a_repeated_parameter_is_refused(running):
     assert answer.json() == {"error": "invalid_request", "error_description": "A parameter is repeated."}
 
 
-def test_a_person_cannot_widen_what_was_granted(running, exchange):
+def test_a_user_cannot_get_more_scopes_than_granted(running, exchange):
     form = {**REFRESH, "refresh_token": running.credential("ada")["refresh_token"]}
     narrow = exchange(**form, scope="openid")[1]
     assert narrow["scope"] == "openid"
@@ -226,7 +226,7 @@ def test_a_person_cannot_widen_what_was_granted(running, exchange):
     assert (code, answer["error"]) == (400, "invalid_scope")
 
 
-def test_google_auth_reports_our_refusal_as_googles(running, transport):
+def test_google_auth_reports_a_refusal_as_googles(running, transport):
     credentials = google.oauth2.credentials.Credentials(
         None, refresh_token="1//x", token_uri="/oauth2/token", client_id=CLIENT_ID, client_secret=CLIENT_SECRET
     )
@@ -253,14 +253,14 @@ def message(answer, code):
     return answer.json()["error"]["message"]
 
 
-def test_an_id_token_in_an_accounts_name(running, creator):
+def test_an_id_token_of_an_impersonated_account_is_valid(running, creator):
     token = creator("generateIdToken", {"audience": AUDIENCE, "includeEmail": True}).json()["token"]
     assert claims_of(running, token, AUDIENCE)["email"] == DEPLOYER
     bare = creator("generateIdToken", {"audience": AUDIENCE}).json()["token"]
     assert "email" not in claims_of(running, bare, AUDIENCE)
 
 
-def test_an_access_token_in_an_accounts_name_for_as_long_as_asked(running, creator):
+def test_an_access_token_of_an_impersonated_account_has_the_requested_lifetime(running, creator):
     body = {"scope": [CLOUD_PLATFORM], "lifetime": "60s"}
     answer = creator("generateAccessToken", body).json()
     assert answer["expireTime"] == "2026-09-21T14:14:20Z"
@@ -270,7 +270,7 @@ def test_an_access_token_in_an_accounts_name_for_as_long_as_asked(running, creat
     assert running.client.get("/crm/v1/projects", headers={"Authorization": f"Bearer {token}"}).status_code == 401
 
 
-def test_google_auth_impersonates_through_it(running, creator, transport):
+def test_google_auth_can_impersonate_an_account(running, creator, transport):
     from google.auth import impersonated_credentials
 
     source = google.oauth2.credentials.Credentials(running.access_token("ada@mcpfleet.test"))
@@ -308,7 +308,7 @@ def test_a_request_for_a_token_of_the_wrong_shape_is_refused(creator, verb, body
     assert message(creator(verb, body), code) == expected
 
 
-def test_tokens_of_an_account_are_for_those_with_the_right(running, creator):
+def test_impersonation_requires_the_permission(running, creator):
     resource = f"projects/mcpfleet-local/serviceAccounts/{DEPLOYER}"
     for verb, permission in (("generateIdToken", "getOpenIdToken"), ("generateAccessToken", "getAccessToken")):
         denied = creator(verb, {"audience": "x", "scope": ["x"]}, as_="bob@mcpfleet.test")
@@ -318,18 +318,18 @@ def test_tokens_of_an_account_are_for_those_with_the_right(running, creator):
         assert message(denied, 403) == expected
 
 
-def test_tokens_of_an_account_that_is_not_there_are_denied(running, creator):
+def test_impersonation_of_a_missing_account_is_refused(running, creator):
     ghost = "/iamcredentials/v1/projects/-/serviceAccounts/ghost@mcpfleet-local.iam.gserviceaccount.com"
     expected = message(creator("generateIdToken", {"audience": "x"}, target=ghost), 403)
     assert expected.endswith("ghost@mcpfleet-local.iam.gserviceaccount.com' (or it may not exist).")
 
 
-def test_tokens_of_a_disabled_account_are_refused(running, creator):
+def test_impersonation_of_a_disabled_account_is_refused(running, creator):
     running.cloud.accounts.set_disabled(running.cloud.accounts.get(DEPLOYER), disabled=True)
     assert message(creator("generateIdToken", {"audience": "x"}), 400) == f"Service account {DEPLOYER} is disabled."
 
 
-def test_the_project_must_be_left_open_and_the_api_enabled(running, creator):
+def test_impersonation_requires_a_dash_as_project_and_the_api(running, creator):
     named = TARGET.replace("/-/", "/mcpfleet-local/")
     assert message(creator("generateIdToken", {"audience": "x"}, target=named), 400) == (
         "name: the project must be given as '-'."

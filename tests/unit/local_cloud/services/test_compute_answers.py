@@ -68,7 +68,7 @@ def balanced(api: Any) -> dict[str, dict[str, Any]]:
     return result
 
 
-def test_references_are_answered_as_urls(balanced: Any) -> None:
+def test_references_are_returned_as_urls(balanced: Any) -> None:
     backend, routes = f"{URL}/global/backendServices/b", balanced["urlMaps"]
     assert balanced["networkEndpointGroups"]["region"] == f"{URL}/regions/europe-west1"
     assert balanced["backendServices"]["backends"] == [
@@ -86,7 +86,7 @@ def test_references_are_answered_as_urls(balanced: Any) -> None:
     assert balanced["forwardingRules"]["target"] == f"{URL}/global/targetHttpsProxies/p"
 
 
-def test_what_was_left_out_is_filled_in(api: Any, balanced: Any) -> None:
+def test_omitted_fields_get_defaults(api: Any, balanced: Any) -> None:
     rule, backend = balanced["forwardingRules"], balanced["backendServices"]
     assert (rule["IPAddress"], rule["portRange"], rule["IPProtocol"]) == ("127.0.0.1", "443-443", "TCP")
     assert (backend["protocol"], backend["timeoutSec"], backend["sessionAffinity"]) == ("HTTP", 30, "NONE")
@@ -102,13 +102,13 @@ def test_what_was_left_out_is_filled_in(api: Any, balanced: Any) -> None:
     assert (subnetwork["gatewayAddress"], subnetwork["purpose"]) == ("10.9.0.1", "PRIVATE")
 
 
-def test_an_address_says_whether_a_rule_uses_it(api: Any, balanced: Any) -> None:
+def test_an_address_shows_whether_a_rule_uses_it(api: Any, balanced: Any) -> None:
     assert balanced["addresses"]["status"] == "RESERVED"
     now = api.call("GET", f"{GLOBAL}/addresses/a").json()
     assert (now["status"], now["users"]) == ("IN_USE", [f"{URL}/global/forwardingRules/r"])
 
 
-def test_only_kinds_that_have_a_fingerprint_answer_one(balanced: Any) -> None:
+def test_only_kinds_with_a_fingerprint_return_one(balanced: Any) -> None:
     assert {item for item, document in balanced.items() if "fingerprint" in document} == {
         "backendServices",
         "urlMaps",
@@ -122,7 +122,7 @@ def test_only_kinds_that_have_a_fingerprint_answer_one(balanced: Any) -> None:
 
 
 @pytest.mark.parametrize("collection", ["backendServices", "urlMaps"])
-def test_a_document_that_changed_meanwhile_is_not_written_over(api: Any, balanced: Any, collection: str) -> None:
+def test_an_outdated_fingerprint_is_a_conflict(api: Any, balanced: Any, collection: str) -> None:
     read = balanced[collection]
     url = f"{GLOBAL}/{collection}/{read['name']}"
     assert api.call("PUT", url, {**read, "description": "first"}).status_code == 200
@@ -131,7 +131,7 @@ def test_a_document_that_changed_meanwhile_is_not_written_over(api: Any, balance
     assert api.call("GET", url).json()["description"] == "first"
 
 
-def test_a_rule_that_is_labelled_keeps_its_address(api: Any, balanced: Any) -> None:
+def test_labelling_a_rule_keeps_its_address(api: Any, balanced: Any) -> None:
     make(api, f"{GLOBAL}/addresses", {"name": "0-is-no-name"[2:]})
     rule = f"{GLOBAL}/forwardingRules/r"
     fingerprint = balanced["forwardingRules"]["labelFingerprint"]

@@ -43,7 +43,7 @@ def meshed(api, program):
     return mesh_resources(program)
 
 
-def test_a_program_makes_a_mesh_whose_second_run_changes_nothing_and_whose_end_leaves_nothing(api, program, meshed):
+def test_a_program_creates_reruns_and_destroys_a_mesh(api, program, meshed):
     for kind, inputs, created in meshed:
         read = program.read(kind, created)
         assert program.diff(kind, read, inputs) == {}, kind
@@ -56,7 +56,7 @@ def test_a_program_makes_a_mesh_whose_second_run_changes_nothing_and_whose_end_l
     assert api.cloud.inventory()["records"] == []
 
 
-def test_what_is_in_use_is_not_deleted(program, meshed):
+def test_a_resource_in_use_is_not_deleted(program, meshed):
     by_kind = {kind: created for kind, _, created in meshed}
     for kind in (GROUP_KIND, BACKEND_KIND):
         with pytest.raises(Exception, match="is already being used by"):
@@ -67,7 +67,7 @@ def test_what_is_in_use_is_not_deleted(program, meshed):
         program.delete(ZONE_KIND, by_kind[ZONE_KIND])
 
 
-def test_changes_are_made_in_place_where_google_can(api, program, meshed):
+def test_changes_are_in_place_as_on_google(api, program, meshed):
     by_kind = {kind: (inputs, created) for kind, inputs, created in meshed}
     program.requests.clear()
     inputs, created = by_kind[ROUTE_KIND]
@@ -88,7 +88,7 @@ def test_changes_are_made_in_place_where_google_can(api, program, meshed):
     assert program.update(MESH_KIND, created, {**inputs, "description": "x"}).properties["description"] == "x"
 
 
-def test_everything_of_a_mesh_can_be_imported(program, meshed):
+def test_every_resource_of_a_mesh_can_be_imported(program, meshed):
     for kind, identity in (
         (MESH_KIND, "mcpfleet-local/global/fleet"),
         (ROUTE_KIND, "mcpfleet-local/mcp"),
@@ -197,27 +197,27 @@ BALANCED = [{"action": {"destinations": [{"serviceName": f"{PROJECT}/locations/g
         ),
     ],
 )
-def test_what_is_wrong_or_not_served_is_refused_by_name(api, program, meshed, path, body, status, message):
+def test_invalid_and_unsupported_fields_are_refused_by_name(api, program, meshed, path, body, status, message):
     program.create(BACKEND_KIND, {"name": "lb", "loadBalancingScheme": "EXTERNAL_MANAGED"})
     answer = api.call("POST", path, body)
     assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True), answer.text
 
 
-def test_a_change_of_records_is_made_whole_or_not_at_all(api, meshed):
+def test_a_change_of_records_is_atomic(api, meshed):
     valid_record = {"name": "a.mcp-hello.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.2"]}
     existing_record = {"name": "mcp-hello.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.2"]}
     assert api.call("POST", f"{ZONES}/mcp/changes", {"additions": [valid_record, existing_record]}).status_code == 409
     assert [rrset["name"] for rrset in api.call("GET", f"{ZONES}/mcp/rrsets").json()["rrsets"]] == ["mcp-hello."]
 
 
-def test_a_load_balancer_has_no_backend_of_a_mesh(api, meshed):
+def test_a_load_balancer_cannot_use_a_backend_of_a_mesh(api, meshed):
     body = {"name": "x", "defaultService": f"{PROJECT}/global/backendServices/mcp"}
     answer = api.call("POST", f"/compute/v1/{PROJECT}/global/urlMaps", body)
     assert (answer.status_code, "HTTP routes" in answer.json()["error"]["message"]) == (501, True)
 
 
 @pytest.mark.parametrize("path", [ROUTES, MESHES, ZONES, f"{ZONES}/mcp/rrsets"])
-def test_a_stranger_sees_nothing_of_it(api, meshed, path):
+def test_an_account_without_permission_sees_no_mesh_resources(api, meshed, path):
     assert api.call("GET", path).status_code == 200
     assert api.call("GET", path, as_="bob@mcpfleet.test").status_code == 403
 
@@ -261,7 +261,7 @@ def outcome(do):
 
 
 @given(value=JSON, field=st.sampled_from(["hostnames", "meshes", "rules", "gateways", "labels", "description"]))
-def test_no_route_is_more_than_refused(fuzzed, value, field):
+def test_no_route_causes_more_than_a_refusal(fuzzed, value, field):
     _, services = fuzzed
     path = f"{PROJECT}/locations/global/httpRoutes/x"
     created, code = outcome(
@@ -278,7 +278,7 @@ def test_no_route_is_more_than_refused(fuzzed, value, field):
 
 
 @given(value=JSON, field=st.sampled_from(["name", "dnsName", "visibility", "privateVisibilityConfig", "labels"]))
-def test_no_zone_is_more_than_refused(fuzzed, value, field):
+def test_no_zone_causes_more_than_a_refusal(fuzzed, value, field):
     dns, _ = fuzzed
     created, code = outcome(
         lambda: dns.create(PROJECT, read_as(ZONE, {"name": "x", "dnsName": "x.", **PRIVATE, field: value}))
@@ -289,7 +289,7 @@ def test_no_zone_is_more_than_refused(fuzzed, value, field):
 
 
 @given(value=JSON, field=st.sampled_from(["name", "type", "ttl", "rrdatas", "kind", ""]))
-def test_no_record_is_more_than_refused(fuzzed, value, field):
+def test_no_record_causes_more_than_a_refusal(fuzzed, value, field):
     dns, _ = fuzzed
     record = {"name": "mcp-a.", "type": "A", "ttl": 1, "rrdatas": ["10.0.0.1"]}
     change = [{**record, field: value}] if field else value

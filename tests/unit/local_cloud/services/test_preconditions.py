@@ -24,7 +24,7 @@ def stored(running: Any) -> Any:
     ["ifGenerationMatch=1", "if_generation_match=0", "ifMetagenerationMatch=9", "ifMetagenerationNotMatch=1"],
 )
 @pytest.mark.parametrize(("method", "body"), [("DELETE", None), ("PATCH", {"metadata": {"a": "b"}})])
-def test_an_object_that_is_another_one_meanwhile_is_left_alone(stored: Any, query: str, method: str, body: Any) -> None:
+def test_an_object_with_another_generation_is_not_changed(stored: Any, query: str, method: str, body: Any) -> None:
     original = stored.call("GET", OBJECT).json()
 
     answer = stored.call(method, f"{OBJECT}?{query}", body)
@@ -33,7 +33,7 @@ def test_an_object_that_is_another_one_meanwhile_is_left_alone(stored: Any, quer
     assert stored.call("GET", OBJECT).json() == original
 
 
-def test_an_object_that_its_caller_has_already_is_not_sent_again(stored: Any) -> None:
+def test_an_unchanged_object_is_304(stored: Any) -> None:
     generation = stored.call("GET", OBJECT).json()["generation"]
 
     assert stored.call("GET", f"{OBJECT}?alt=media&ifGenerationNotMatch={generation}").status_code == 304
@@ -41,7 +41,7 @@ def test_an_object_that_its_caller_has_already_is_not_sent_again(stored: Any) ->
     assert stored.call("GET", f"{OBJECT}?alt=media&ifGenerationMatch=7").status_code == 412
 
 
-def test_an_object_that_is_the_one_read_is_deleted(stored: Any) -> None:
+def test_an_object_with_the_expected_generation_is_deleted(stored: Any) -> None:
     generation = stored.call("GET", OBJECT).json()["generation"]
 
     assert stored.call("DELETE", f"{OBJECT}?ifGenerationMatch={generation}&ifMetagenerationMatch=1").status_code == 204
@@ -49,7 +49,7 @@ def test_an_object_that_is_the_one_read_is_deleted(stored: Any) -> None:
 
 @pytest.mark.parametrize("query", ["ifMetagenerationMatch=2", "ifMetagenerationNotMatch=1"])
 @pytest.mark.parametrize(("method", "body"), [("DELETE", None), ("PATCH", {"labels": {"a": "b"}})])
-def test_a_bucket_that_was_changed_meanwhile_is_left_alone(stored: Any, query: str, method: str, body: Any) -> None:
+def test_a_bucket_that_was_changed_meanwhile_is_not_modified(stored: Any, query: str, method: str, body: Any) -> None:
     stored.call("DELETE", OBJECT)
     original = stored.call("GET", BUCKET).json()
 
@@ -57,7 +57,7 @@ def test_a_bucket_that_was_changed_meanwhile_is_left_alone(stored: Any, query: s
     assert stored.call("GET", BUCKET).json() == original
 
 
-def test_an_upload_honours_every_condition(stored: Any) -> None:
+def test_an_upload_checks_every_precondition(stored: Any) -> None:
     upload = "/upload/storage/v1/b/kept/o?uploadType=media&name=a.txt"
     for query in ("ifGenerationMatch=0", "ifMetagenerationMatch=4"):
         answer = stored.client.post(f"{upload}&{query}", content=b"y", headers=stored.headers())

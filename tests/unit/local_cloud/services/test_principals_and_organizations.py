@@ -17,20 +17,20 @@ ENTRY = {
 
 
 @pytest.mark.parametrize("member", [POOL, POOL.replace("principal:", "principalSet:").replace("subject/x", "*")])
-def test_a_federated_principal_can_be_granted_a_role_and_lets_nobody_here_in(running, member):
+def test_a_role_of_a_federated_principal_admits_no_local_account(running, member):
     running.grant("roles/run.invoker", member)
     assert not running.cloud.policies.allows("ada@mcpfleet.test", "run.routes.invoke", "projects/mcpfleet-local")
     assert not running.cloud.policies.allows(member, "run.routes.invoke", "projects/mcpfleet-local")
 
 
-def test_a_principal_of_no_pool_is_refused(running):
+def test_a_principal_without_a_pool_is_refused(running):
     policy = {"bindings": [{"role": "roles/viewer", "members": ["principal://nonsense"]}]}
     answer = running.call("POST", f"{CRM}:setIamPolicy", {"policy": policy})
     assert answer.status_code == 400
     assert "principal://nonsense is not valid" in answer.json()["error"]["message"]
 
 
-def test_a_role_on_the_project_reaches_what_lies_in_it(running, program):
+def test_a_role_on_the_project_applies_to_its_resources(running, program):
     running.enable("secretmanager", "iam")
     running.call(
         "POST", "/secretmanager/v1/projects/mcpfleet-local/secrets?secretId=db", {"replication": {"automatic": {}}}
@@ -52,7 +52,7 @@ def test_a_role_on_the_project_reaches_what_lies_in_it(running, program):
     assert running.call("GET", path, as_=account["email"]).status_code == 403
 
 
-def test_the_project_lies_in_an_organization(running):
+def test_the_project_has_an_organization(running):
     answer = running.call("POST", f"{CRM}:getAncestry", {}).json()
     (project, organization) = (ancestor["resourceId"] for ancestor in answer["ancestor"])
     assert (project["type"], project["id"]) == ("project", "mcpfleet-local")
@@ -63,12 +63,12 @@ def test_the_project_lies_in_an_organization(running):
     assert running.call("POST", f"{CRM}:getAncestry", {}, as_="bob@mcpfleet.test").status_code == 403
 
 
-def test_an_api_without_a_known_agent_is_refused(running):
+def test_an_api_without_a_known_service_agent_is_refused(running):
     path = "/serviceusage/v1beta1/projects/mcpfleet-local/services/dns.googleapis.com:generateServiceIdentity"
     assert running.call("POST", path, {}).status_code == 501
 
 
-def test_a_program_registers_a_server_changes_it_in_place_and_removes_it(running, program):
+def test_a_program_registers_updates_and_removes_a_server(running, program):
     running.enable("agentregistry")
     created = program.create(SERVICE, ENTRY)
     assert created.resource_id == "projects/mcpfleet-local/locations/europe-west1/services/mcp-hello"
@@ -92,7 +92,7 @@ def test_a_program_registers_a_server_changes_it_in_place_and_removes_it(running
         ("A", {"mcpServerSpec": {"type": "NO_SPEC"}}),
     ],
 )
-def test_an_entry_that_says_too_little_or_too_much_is_refused(running, service_id, body):
+def test_an_entry_with_missing_or_extra_fields_is_refused(running, service_id, body):
     running.enable("agentregistry")
     assert running.call("POST", f"{REGISTRY}?serviceId={service_id}", body).status_code == 400
 

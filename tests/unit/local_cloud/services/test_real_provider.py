@@ -23,7 +23,7 @@ def test_labels_of_an_address_are_set_after_its_insert_as_the_gcp_provider_does(
     assert running.call("POST", f"{base}/a/setLabels", current).is_success
 
 
-def test_an_address_of_ones_own_choice_is_still_refused(running: Any) -> None:
+def test_a_custom_ip_address_is_refused(running: Any) -> None:
     running.enable("compute")
 
     answer = running.call(
@@ -33,7 +33,7 @@ def test_an_address_of_ones_own_choice_is_still_refused(running: Any) -> None:
     assert (answer.status_code, "address.address" in answer.text) == (501, True)
 
 
-def test_a_remote_repository_is_patched_by_the_mask_alone(running: Any) -> None:
+def test_a_remote_repository_is_patched_only_by_its_mask(running: Any) -> None:
     running.enable("artifactregistry")
     base = f"/artifactregistry/v1/projects/{running.project}/locations/europe-west1/repositories"
     remote = {"dockerRepository": {"customRepository": {"uri": "https://ghcr.io"}}}
@@ -69,7 +69,7 @@ def test_64_bit_numbers_are_strings_as_google_answers_them(running: Any) -> None
     assert updated["versionAliases"] == {"now": "1"}
 
 
-def test_a_soft_delete_policy_that_is_no_number_of_seconds_is_refused(running: Any) -> None:
+def test_an_invalid_soft_delete_duration_is_refused(running: Any) -> None:
     running.enable("storage")
     for wrong in ("ten", 1.5, True, -1):
         body = {"name": "soft", "softDeletePolicy": {"retentionDurationSeconds": wrong}}

@@ -47,7 +47,7 @@ def test_the_api_must_be_enabled(running):
     assert answer.json()["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
 
 
-def test_a_secrets_name_has_the_projects_number_and_either_finds_it(api):
+def test_a_secret_is_named_by_project_number_and_found_by_number_or_id(api):
     secret = made(api)
     assert secret["name"] == f"projects/{NUMBER}/secrets/db"
     assert secret["replication"] == {"automatic": {}}
@@ -56,7 +56,7 @@ def test_a_secrets_name_has_the_projects_number_and_either_finds_it(api):
         assert response.json()["name"] == secret["name"]
 
 
-def test_a_value_comes_back_by_number_and_as_the_latest(api):
+def test_a_value_is_read_by_version_number_and_as_latest(api):
     made(api)
     answer = accessed(api)
     assert value_of(answer) == VALUE
@@ -67,7 +67,7 @@ def test_a_value_comes_back_by_number_and_as_the_latest(api):
     assert value_of(accessed(api, version="1")) == VALUE
 
 
-def test_no_value_is_in_the_store_the_log_the_inventory_or_any_other_answer(api):
+def test_no_value_is_in_the_store_the_log_the_inventory_or_other_responses(api):
     made(api)
     api.call("GET", f"{SECRETS}/db/versions")
     accessed(api)
@@ -101,7 +101,7 @@ def test_a_disabled_version_is_not_read_until_it_is_enabled_again(api):
     assert value_of(accessed(api)) == VALUE
 
 
-def test_a_destroyed_version_is_gone_for_good(api):
+def test_a_destroyed_version_cannot_be_restored(api):
     made(api)
     destroyed = api.call("POST", f"{SECRETS}/db/versions/1:destroy", {}).json()
     assert destroyed["state"] == "DESTROYED"
@@ -119,14 +119,14 @@ def test_a_destroyed_version_is_gone_for_good(api):
         ("db", "7", f"Secret Version [projects/{NUMBER}/secrets/db/versions/7] not found."),
     ],
 )
-def test_what_is_not_there_is_named(api, name, version, message):
+def test_missing_secrets_and_versions_are_named(api, name, version, message):
     made(api)
     made(api, "empty", None)
     answer = accessed(api, name, version)
     assert (answer.status_code, answer.json()["error"]["message"]) == (404, message)
 
 
-def test_an_alias_finds_its_version(api):
+def test_an_alias_resolves_to_its_version(api):
     made(api)
     answer = api.call("PATCH", f"{SECRETS}/db?updateMask=version_aliases", {"versionAliases": {"blue": "1"}})
     assert answer.json()["versionAliases"] == {"blue": "1"}
@@ -136,7 +136,7 @@ def test_an_alias_finds_its_version(api):
     )
 
 
-def test_labels_are_changed_by_mask_and_an_old_etag_is_refused(api):
+def test_labels_are_updated_by_mask_and_an_outdated_etag_is_refused(api):
     first = made(api)
     body = {"labels": {"team": "a"}}
     assert api.call("PATCH", f"{SECRETS}/db?updateMask=labels", body).json()["labels"] == {"team": "a"}
@@ -155,14 +155,14 @@ def test_labels_are_changed_by_mask_and_an_old_etag_is_refused(api):
         ("tags", {"x": "1"}),
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(api, field, value):
+def test_unsupported_fields_are_refused_by_name(api, field, value):
     body = {"replication": {"automatic": {}}, field: value}
     answer = api.call("POST", f"{SECRETS}?secretId=x", body)
     assert answer.status_code == 501
     assert field in answer.json()["error"]["message"]
 
 
-def test_a_name_that_is_taken_or_wrong_and_a_missing_replication_are_refused(api):
+def test_existing_and_invalid_names_and_a_missing_replication_are_refused(api):
     made(api)
     auto = {"replication": {"automatic": {}}}
     assert api.call("POST", f"{SECRETS}?secretId=db", auto).status_code == 409
@@ -182,7 +182,7 @@ def test_a_damaged_payload_and_a_too_large_one_are_refused(api):
         assert api.call("POST", f"{SECRETS}/db:addVersion", {"payload": payload}).status_code == 400
 
 
-def test_the_list_has_pages_and_a_deleted_secret_takes_its_versions_along(api):
+def test_the_list_has_pages_and_deleting_a_secret_deletes_its_versions(api):
     made(api, "a")
     made(api, "b")
     page = api.call("GET", f"{SECRETS}?pageSize=1").json()
@@ -204,7 +204,7 @@ RIGHTS = {
 
 
 @pytest.mark.parametrize("role", RIGHTS)
-def test_a_role_on_a_secret_gives_what_googles_does_and_no_more(api, role):
+def test_a_role_on_a_secret_has_exactly_googles_permissions(api, role):
     made(api)
     made(api, "other")
     policy = {"bindings": [{"role": role, "members": ["user:ada@mcpfleet.test"]}]}
@@ -222,7 +222,7 @@ def test_a_role_on_a_secret_gives_what_googles_does_and_no_more(api, role):
     assert accessed(api, "other", as_="ada@mcpfleet.test").status_code == 403
 
 
-def test_permissions_are_tested_and_the_policy_goes_with_the_secret(api):
+def test_permissions_can_be_tested_and_the_policy_is_deleted_with_the_secret(api):
     made(api)
     policy = {"bindings": [{"role": "roles/secretmanager.secretAccessor", "members": ["user:ada@mcpfleet.test"]}]}
     api.call("POST", f"{SECRETS}/db:setIamPolicy", {"policy": policy})
@@ -239,7 +239,7 @@ def test_permissions_are_tested_and_the_policy_goes_with_the_secret(api):
 # --- the emulated provider ---------------------------------------------------------------------------------
 
 
-def test_a_program_makes_a_secret_a_value_and_a_grant_and_removes_them(api, program):
+def test_a_program_creates_and_removes_a_secret_a_version_and_a_grant(api, program):
     secret = program.create(SECRET, {"secretId": "db", "replication": {"auto": {}}, "labels": {"a": "b"}})
     assert secret.resource_id == "projects/mcpfleet-local/secrets/db"
     assert secret.properties["name"] == f"projects/{NUMBER}/secrets/db"
@@ -276,7 +276,7 @@ def test_a_second_run_of_the_same_program_changes_nothing(api, program):
     assert program.diff(VERSION, program.read(VERSION, version), of_value) == {}
 
 
-def test_a_new_value_is_a_new_version_and_labels_are_changed_in_place(api, program):
+def test_a_new_value_is_a_new_version_and_labels_are_updated_in_place(api, program):
     secret = program.create(SECRET, {"secretId": "db", "replication": {"auto": {}}})
     version = program.create(VERSION, {"secret": secret.resource_id, "secretData": VALUE})
     changed = {"secret": secret.resource_id, "secretData": "other"}
@@ -293,7 +293,7 @@ def test_a_new_value_is_a_new_version_and_labels_are_changed_in_place(api, progr
     assert api.call("GET", f"{SECRETS}/db").json()["annotations"] == {"k": "v"}
 
 
-def test_the_value_is_marked_secret_for_the_engine_and_must_be_there(program):
+def test_the_value_is_required_and_marked_as_secret(program):
     from mcpfleet_local_cloud.plugins.resources import CheckInput
     from mcpfleet_local_cloud.plugins.values import Secret
 
@@ -314,14 +314,14 @@ def test_a_protected_secret_is_not_destroyed(api, program):
 
 
 @given(value=st.binary(max_size=200))
-def test_what_is_sealed_is_opened_again_and_never_shown(tmp_path_factory, value):
+def test_an_encrypted_value_is_decrypted_and_never_shown(tmp_path_factory, value):
     vault = Vault(tmp_path_factory.getbasetemp() / "vault")
     sealed = vault.encrypt(value)
     assert vault.decrypt(sealed) == value
     assert len(value) < 4 or value not in sealed.encode()
 
 
-def test_the_command_stores_a_value_here_as_on_google(running):
+def test_the_command_stores_a_value_in_the_local_cloud(running):
     from mcpfleet.secret_manager import SecretLocation, SecretManager, SecretValue
 
     def send(method, url, body=None):

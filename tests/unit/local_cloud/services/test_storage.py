@@ -44,7 +44,7 @@ def names(api, query=""):
     return [item["name"] for item in api.call("GET", f"{BUCKETS}/data/o{query}").json().get("items", [])]
 
 
-def test_a_bucket_is_what_was_asked_for_and_its_name_is_taken_once(api, bucket):
+def test_a_bucket_is_created_as_requested_and_its_name_is_unique(api, bucket):
     assert (bucket["name"], bucket["location"], bucket["projectNumber"]) == ("data", "EUROPE-WEST1", "481516234200")
     assert api.call("GET", f"{BUCKETS}/data").json()["name"] == "data"
     assert api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "data"}).status_code == 409
@@ -61,7 +61,7 @@ def test_a_bucket_is_what_was_asked_for_and_its_name_is_taken_once(api, bucket):
         {"encryption": {"defaultKmsKeyName": "x"}},
     ],
 )
-def test_what_is_not_supported_is_refused_by_name(api, field):
+def test_unsupported_fields_are_refused_by_name(api, field):
     answer = api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "other", **field})
     assert answer.status_code == 501
     assert next(iter(field)) in answer.json()["error"]["message"]
@@ -93,7 +93,7 @@ def test_a_list_has_pages_prefixes_and_folders(api, bucket):
     assert names(api, f"?pageToken={first['nextPageToken']}") == ["a/2", "b"]
 
 
-def test_an_upload_in_pieces_becomes_one_object(api, bucket):
+def test_a_resumable_upload_becomes_one_object(api, bucket):
     response = api.client.post(
         f"/upload{BUCKETS}/data/o?uploadType=resumable", json={"name": "big"}, headers=api.headers()
     )
@@ -107,7 +107,7 @@ def test_an_upload_in_pieces_becomes_one_object(api, bucket):
 
 
 @pytest.mark.parametrize(("condition", "status"), [("ifGenerationMatch=0", 412), ("ifGenerationNotMatch=0", 200)])
-def test_an_upload_in_pieces_keeps_its_condition_until_it_ends(api, bucket, condition, status):
+def test_a_resumable_upload_checks_its_precondition_at_the_end(api, bucket, condition, status):
     if status == 200:
         upload(api, "big")
     path = f"/upload{BUCKETS}/data/o?uploadType=resumable&{condition}"
@@ -123,7 +123,7 @@ def test_an_upload_in_pieces_keeps_its_condition_until_it_ends(api, bucket, cond
     assert left_over(api) == []
 
 
-def test_what_a_container_writes_is_an_object_and_what_it_changes_is_a_new_generation(api, bucket):
+def test_files_written_by_a_container_are_objects_with_new_generations(api, bucket):
     original = upload(api, "x").json()
     folder = api.cloud.storage.folder("data")
     (folder / "made").write_text("inside")
@@ -134,7 +134,7 @@ def test_what_a_container_writes_is_an_object_and_what_it_changes_is_a_new_gener
     assert after["generation"] != original["generation"]
 
 
-def test_a_link_that_a_container_made_leads_nowhere(api, bucket, tmp_path):
+def test_a_link_created_by_a_container_is_not_followed(api, bucket, tmp_path):
     secret = tmp_path / "secret"
     secret.write_text("of this machine")
     folder = api.cloud.storage.folder("data")
@@ -149,18 +149,18 @@ def test_a_link_that_a_container_made_leads_nowhere(api, bucket, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "a//b", "a/", "."])
-def test_a_name_that_no_file_can_have_is_refused(api, bucket, name):
+def test_a_name_that_is_no_valid_file_name_is_refused(api, bucket, name):
     assert upload(api, name).status_code == 501
 
 
-def test_a_name_and_the_same_name_as_a_folder_cannot_both_be(api, bucket):
+def test_an_object_and_a_folder_of_the_same_name_cannot_coexist(api, bucket):
     upload(api, "a")
     assert upload(api, "a/b").status_code == 501
     upload(api, "c/d")
     assert upload(api, "c").status_code == 501
 
 
-def test_objects_go_by_age_where_the_bucket_says_so(api, bucket):
+def test_objects_are_deleted_by_the_buckets_age_rule(api, bucket):
     rule = {"rule": [{"action": {"type": "Delete"}, "condition": {"age": 2}}]}
     assert api.call("PATCH", f"{BUCKETS}/data", {"lifecycle": rule}).status_code == 200
     upload(api, "old")
@@ -172,7 +172,7 @@ def test_objects_go_by_age_where_the_bucket_says_so(api, bucket):
     assert api.call("PATCH", f"{BUCKETS}/data", {"lifecycle": bad}).status_code == 501
 
 
-def test_a_full_bucket_is_not_deleted_and_an_empty_one_leaves_nothing(api, bucket):
+def test_only_an_empty_bucket_can_be_deleted_and_leaves_nothing(api, bucket):
     upload(api, "x")
     assert api.call("DELETE", f"{BUCKETS}/data").status_code == 409
     api.call("DELETE", f"{BUCKETS}/data/o/x")
@@ -189,7 +189,7 @@ RIGHTS = {
 
 
 @pytest.mark.parametrize("role", RIGHTS)
-def test_a_role_on_a_bucket_gives_what_googles_does_and_no_more(api, bucket, role):
+def test_a_role_on_a_bucket_has_exactly_googles_permissions(api, bucket, role):
     upload(api, "x")
     policy = {"bindings": [{"role": role, "members": [f"user:{ADA}"]}]}
     assert api.call("PUT", f"{BUCKETS}/data/iam", policy).status_code == 200
@@ -210,7 +210,7 @@ def test_the_api_must_be_enabled(running):
 # --- the emulated provider ---------------------------------------------------------------------------------
 
 
-def test_a_program_makes_a_bucket_an_object_and_a_grant_and_removes_them(api, program):
+def test_a_program_creates_and_removes_a_bucket_an_object_and_a_grant(api, program):
     inputs = {
         "name": "code",
         "location": "EU",
@@ -241,7 +241,7 @@ def test_a_program_makes_a_bucket_an_object_and_a_grant_and_removes_them(api, pr
     assert api.cloud.inventory()["records"] == []
 
 
-def test_an_object_comes_from_a_file_and_new_content_is_uploaded_in_place(api, program, tmp_path):
+def test_an_object_is_uploaded_from_a_file_and_updated_in_place(api, program, tmp_path):
     program.create(BUCKET, {"name": "code", "location": "EU"})
     path = tmp_path / "source.tar.gz"
     path.write_bytes(b"\x1f\x8b\r\n--mcpfleet-part\r\nbinary")
@@ -252,7 +252,7 @@ def test_an_object_comes_from_a_file_and_new_content_is_uploaded_in_place(api, p
     assert program.replaced(OBJECT, changed, {"bucket": "code", "name": "t", "content": "new"}) == ["name"]
 
 
-def test_a_bucket_is_changed_in_place_but_for_name_and_location(api, program):
+def test_a_bucket_is_updated_in_place_except_for_name_and_location(api, program):
     bucket = program.create(BUCKET, {"name": "code", "location": "EU", "labels": {"a": "b"}})
     changed = program.update(BUCKET, bucket, {"name": "code", "location": "EU", "labels": {"c": "d"}})
     assert changed.properties["effectiveLabels"] == {"goog-pulumi-provisioned": "true", "c": "d"}
@@ -260,7 +260,7 @@ def test_a_bucket_is_changed_in_place_but_for_name_and_location(api, program):
     assert program.diff(BUCKET, bucket, {"name": "code", "location": "eu", "labels": {"a": "b"}}) == {}
 
 
-def test_force_destroy_takes_the_objects_along(api, program):
+def test_force_destroy_deletes_the_objects(api, program):
     bucket = program.create(BUCKET, {"name": "data", "location": "EU", "forceDestroy": True})
     upload(api, "a/b")
     program.delete(BUCKET, bucket)
@@ -271,7 +271,7 @@ def test_force_destroy_takes_the_objects_along(api, program):
 
 
 @given(content=st.binary(max_size=300))
-def test_whatever_is_uploaded_with_metadata_comes_out_as_it_went_in(content):
+def test_any_upload_with_metadata_is_read_unchanged(content):
     body = b'--x\r\nContent-Type: application/json\r\n\r\n{"name":"a"}\r\n--x\r\nContent-Type: t/p\r\n\r\n' + content
     if b"\r\n--x" in content:
         return
@@ -280,13 +280,13 @@ def test_whatever_is_uploaded_with_metadata_comes_out_as_it_went_in(content):
 
 
 @given(body=st.binary(max_size=200), kind=st.sampled_from(["multipart/related; boundary=x", "text/plain", ""]))
-def test_a_body_of_another_form_is_a_refusal_and_nothing_else(body, kind):
+def test_a_malformed_body_is_only_a_refusal(body, kind):
     with pytest.raises(GoogleError):
         split_multipart(kind, body)
 
 
 @given(name=st.text(max_size=40))
-def test_no_name_leads_out_of_the_bucket(tmp_path_factory, name):
+def test_no_name_reaches_outside_the_bucket(tmp_path_factory, name):
     root = tmp_path_factory.getbasetemp() / "objects"
     objects = Objects(Store(), root, lambda: 1.0)
     try:
@@ -297,7 +297,7 @@ def test_no_name_leads_out_of_the_bucket(tmp_path_factory, name):
     assert (objects.folder("b") / name).resolve().is_relative_to(objects.folder("b").resolve())
 
 
-def test_soft_deletion_that_is_switched_off_stays_off(api, program):
+def test_disabled_soft_deletion_stays_disabled(api, program):
     inputs = {"name": "code", "location": "EU", "softDeletePolicy": {"retentionDurationSeconds": 0}}
     bucket = program.create(BUCKET, inputs)
     assert api.call("GET", f"{BUCKETS}/code").json()["softDeletePolicy"]["retentionDurationSeconds"] == "0"
@@ -320,7 +320,7 @@ def left_over(api):
         ("uploadType=multipart&name=..", MULTIPART, "multipart/related; boundary=b"),
     ],
 )
-def test_an_upload_that_is_refused_leaves_no_file(api, bucket, query, body, kind):
+def test_a_refused_upload_leaves_no_file(api, bucket, query, body, kind):
     upload(api, "taken")
     headers = {**api.headers(), "content-type": kind}
     answer = api.client.post(f"/upload{BUCKETS}/data/o?{query}", content=body, headers=headers)
@@ -329,7 +329,7 @@ def test_an_upload_that_is_refused_leaves_no_file(api, bucket, query, body, kind
     assert names(api) == ["taken"]
 
 
-def test_an_upload_whose_sender_hangs_up_leaves_no_file(api, bucket):
+def test_an_aborted_upload_leaves_no_file(api, bucket):
     def broken():
         yield b"one"
         raise ConnectionError
@@ -340,7 +340,7 @@ def test_an_upload_whose_sender_hangs_up_leaves_no_file(api, bucket):
     assert left_over(api) == []
 
 
-def test_an_upload_in_pieces_that_nobody_ends_is_gone_after_a_week(api, bucket):
+def test_an_unfinished_resumable_upload_is_removed_after_a_week(api, bucket):
     def begin():
         path = f"/upload{BUCKETS}/data/o?uploadType=resumable"
         return api.client.post(path, json={"name": "big"}, headers=api.headers()).headers["location"]
@@ -354,7 +354,7 @@ def test_an_upload_in_pieces_that_nobody_ends_is_gone_after_a_week(api, bucket):
     assert api.client.put(first, content=b"x", headers=api.headers()).status_code == 404
 
 
-def test_an_upload_goes_on_in_its_own_bucket_only(api, bucket):
+def test_a_resumable_upload_continues_only_in_its_bucket(api, bucket):
     api.call("POST", f"{BUCKETS}?project={api.project}", {"name": "other", "location": "europe-west1"})
     path = f"/upload{BUCKETS}/data/o?uploadType=resumable"
     url = api.client.post(path, json={"name": "big"}, headers=api.headers()).headers["location"]
@@ -363,7 +363,7 @@ def test_an_upload_goes_on_in_its_own_bucket_only(api, bucket):
     assert api.client.put(url, content=b"x", headers=api.headers()).json()["size"] == "1"
 
 
-def test_what_a_killed_cloud_was_receiving_is_gone_at_the_next_start(tmp_path):
+def test_uploads_interrupted_by_a_kill_are_removed_at_the_next_start(tmp_path):
     first = Objects(Store(), tmp_path, lambda: 0.0)
     handle, path = first.create_temporary_file()
     os.close(handle)

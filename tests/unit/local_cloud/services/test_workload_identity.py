@@ -169,7 +169,7 @@ def bearer(api, method, path, access, body=None):
 # --- pools and providers ------------------------------------------------------------------------------------
 
 
-def test_a_pool_and_its_provider_are_made_read_changed_and_deleted(api, provide, pool):
+def test_a_pool_and_its_provider_are_created_read_updated_and_deleted(api, provide, pool):
     assert pool["done"] is True
     assert pool["name"].startswith(f"{POOL}/operations/")
     assert api.call("GET", f"/iam/v1/{pool['name']}").json() == pool
@@ -219,7 +219,7 @@ def test_down_leaves_no_deleted_pool(api, pool):
     assert api.call("GET", f"{POOLS}/ci-pool").status_code == 404
 
 
-def test_who_may_not_make_pools_is_refused(api):
+def test_creating_a_pool_requires_the_permission(api):
     answer = api.call("POST", f"{POOLS}?workloadIdentityPoolId=ci-pool", {}, as_="bob@mcpfleet.test")
     assert answer.status_code == 403
     assert "'iam.workloadIdentityPools.create' denied" in answer.json()["error"]["message"]
@@ -246,7 +246,7 @@ def test_who_may_not_make_pools_is_refused(api):
         ({"saml": {"idpMetadataXml": "<x/>"}}, 501, "workloadIdentityPoolProvider.saml"),
     ],
 )
-def test_a_provider_that_is_wrong_or_not_served_is_refused_by_name(api, pool, key, changes, status, message):
+def test_invalid_and_unsupported_providers_are_refused_by_name(api, pool, key, changes, status, message):
     path = f"{POOLS}/ci-pool/providers?workloadIdentityPoolProviderId=github"
     answer = api.call("POST", path, provider_body(key, **changes))
     assert (answer.status_code, message in answer.json()["error"]["message"]) == (status, True), answer.text
@@ -260,7 +260,7 @@ def test_an_id_that_google_refuses_is_refused(api, name):
 # --- the exchange -------------------------------------------------------------------------------------------
 
 
-def test_google_auth_reaches_a_resource_directly(api, credentials):
+def test_google_auth_accesses_a_resource_with_a_federated_token(api, credentials):
     api.grant("roles/viewer", f"principal://iam.googleapis.com/{POOL}/subject/{SUBJECT}")
     loaded = credentials()
     loaded.refresh(Transport(api))
@@ -270,7 +270,7 @@ def test_google_auth_reaches_a_resource_directly(api, credentials):
     assert bearer(api, "POST", f"{POOLS}?workloadIdentityPoolId=other", loaded.token, {}).status_code == 403
 
 
-def test_google_auth_speaks_as_a_service_account(api, credentials, robot):
+def test_google_auth_impersonates_a_service_account_with_a_federated_token(api, credentials, robot):
     api.grant(
         "roles/iam.workloadIdentityUser", f"principalSet://iam.googleapis.com/{POOL}/attribute.branch/main", ACCOUNT
     )
@@ -311,7 +311,7 @@ def test_google_auth_reports_a_refusal_as_googles(api, credentials):
         f"principalSet://iam.googleapis.com/{POOL}/attribute.branch/main",
     ],
 )
-def test_each_form_of_principal_is_granted_what_it_names(api, provide, token, exchange, member):
+def test_each_kind_of_principal_has_its_own_grants(api, provide, token, exchange, member):
     provide()
     _, access_token = exchange(token())
     _, other = exchange(token(sub="other", repository="acme/x", ref="refs/tags/1", teams=["ops"]))
@@ -327,7 +327,7 @@ def test_a_federated_identity_is_no_authenticated_user_of_googles(api, provide, 
     assert bearer(api, "GET", POOLS, exchange(token())[1]["access_token"]).status_code == 403
 
 
-def test_the_token_lives_no_longer_than_the_one_that_it_came_from(api, provide, token, exchange):
+def test_an_exchanged_token_expires_with_its_source(api, provide, token, exchange):
     provide()
     status, answer = exchange(token())
     assert status == 200
@@ -341,7 +341,7 @@ def test_the_token_lives_no_longer_than_the_one_that_it_came_from(api, provide, 
     assert bearer(api, "GET", POOLS, answer["access_token"]).status_code == 401
 
 
-def test_json_is_taken_as_well_as_a_form(api, provide, token):
+def test_a_token_request_may_be_json_or_a_form(api, provide, token):
     provide()
     body = {
         "grantType": FORM["grant_type"],
@@ -375,7 +375,7 @@ def test_json_is_taken_as_well_as_a_form(api, provide, token):
         ({"owner": None}, "unauthorized_client", "The given credential is rejected by the attribute condition."),
     ],
 )
-def test_a_token_that_google_refuses_is_refused_in_its_words(provide, token, exchange, changes, error, message):
+def test_a_token_that_google_refuses_gets_its_message(provide, token, exchange, changes, error, message):
     provide(attributeCondition="assertion.owner == 'acme' && attribute.branch == 'main'")
     assert exchange(token(owner="acme"))[0] == 200
     status, answer = exchange(token(**{"owner": "acme", **changes}))
@@ -393,7 +393,7 @@ def test_a_token_that_google_refuses_is_refused_in_its_words(provide, token, exc
         ("['.all(', ')))'].exists(a, a != '(((') && assertion.teams.all(b, b != '.exists(x,')", 300, 200),
     ],
 )
-def test_a_condition_that_could_run_for_minutes_lets_nobody_in(provide, token, exchange, condition, teams, status):
+def test_a_condition_that_is_too_expensive_accepts_no_token(provide, token, exchange, condition, teams, status):
     provide(attributeCondition=condition)
     code, answer = exchange(token(teams=["sre", *(f"{number}" for number in range(teams - 1))]))
 
@@ -402,7 +402,7 @@ def test_a_condition_that_could_run_for_minutes_lets_nobody_in(provide, token, e
         assert answer["error"] == "unauthorized_client"
 
 
-def test_a_token_that_somebody_else_signed_is_refused(provide, token, exchange):
+def test_a_token_signed_by_another_key_is_refused(provide, token, exchange):
     provide()
     status, answer = exchange(token(signed_by=ec.generate_private_key(ec.SECP256R1())))
     assert (status, answer["error_description"]) == (400, "Invalid JWT Signature.")
@@ -434,7 +434,7 @@ def test_a_request_that_google_refuses_is_refused(provide, token, exchange, chan
 
 @pytest.mark.parametrize("resource", ["ci-pool", "ci-pool/providers/github"])
 @pytest.mark.parametrize("change", ["disable", "delete"])
-def test_what_is_disabled_or_deleted_exchanges_nothing(api, provide, token, exchange, resource, change):
+def test_disabled_and_deleted_providers_exchange_no_token(api, provide, token, exchange, resource, change):
     provide()
     api.grant("roles/viewer", f"principalSet://iam.googleapis.com/{POOL}/*")
     _, access_token = exchange(token())
@@ -460,7 +460,7 @@ def test_the_api_must_be_enabled(running, key):
     assert answer.json()["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
 
 
-def test_a_policy_cannot_name_a_pool_that_is_not_there(api):
+def test_a_policy_cannot_name_a_missing_pool(api):
     member = f"principalSet://iam.googleapis.com/{POOL}/*"
     policy = {"bindings": [{"role": "roles/viewer", "members": [member]}]}
     answer = api.call("POST", "/crm/v1/projects/mcpfleet-local:setIamPolicy", {"policy": policy})
@@ -479,7 +479,7 @@ def issuer(provide, key, web):
     return web
 
 
-def test_keys_are_fetched_from_an_issuer_on_this_machine_and_kept_for_a_minute(api, issuer, token, exchange):
+def test_keys_of_a_local_issuer_are_fetched_and_cached_for_a_minute(api, issuer, token, exchange):
     assert exchange(token(iss=LOCAL))[0] == 200
     issuer.clear()
     assert exchange(token(iss=LOCAL))[0] == 200
@@ -508,12 +508,12 @@ def test_keys_are_fetched_from_an_issuer_on_this_machine_and_kept_for_a_minute(a
         ("/keys", {"keys": [{"kty": "RSA", "kid": "k1"}] * 101}),
     ],
 )
-def test_a_hostile_issuer_is_no_issuer(issuer, token, exchange, path, answer):
+def test_a_hostile_issuer_is_refused(issuer, token, exchange, path, answer):
     issuer[LOCAL + path] = answer
     status, refusal = exchange(token(iss=LOCAL))
     assert (status, refusal["error_description"]) == (400, "Error connecting to the given credential's issuer.")
 
 
-def test_an_issuer_elsewhere_without_given_keys_cannot_be_asked(provide, token, exchange):
+def test_a_remote_issuer_requires_uploaded_keys(provide, token, exchange):
     provide(oidc={"issuerUri": ISSUER})
     assert exchange(token())[1]["error_description"] == "Error connecting to the given credential's issuer."

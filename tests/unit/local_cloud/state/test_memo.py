@@ -28,7 +28,7 @@ def store():
     new_store.close()
 
 
-def test_it_is_remembered_while_nothing_changes(store):
+def test_a_result_is_cached_while_nothing_changes(store):
     store.get("kind", "name")
     store.list("kind")
     store.next_number("counter")
@@ -47,12 +47,12 @@ def test_it_is_remembered_while_nothing_changes(store):
     ],
     ids=["put", "insert", "delete", "reset", "a transaction that was taken back"],
 )
-def test_it_is_forgotten_after_a_change(store, change):
+def test_a_result_is_dropped_after_a_change(store, change):
     change(store)
     assert memo.get("key") is None
 
 
-def test_it_holds_no_more_than_its_bound(store):
+def test_the_cache_has_a_size_limit(store):
     for number in range(5000):
         memo.put(str(number), "value")
     assert sum(memo.get(str(number)) is not None for number in range(5000)) <= 1024

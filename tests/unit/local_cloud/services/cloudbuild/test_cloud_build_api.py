@@ -122,7 +122,7 @@ def archive(*entries):
         ({"logsBucket": "gs://b"}, 501, "build.logsBucket"),
     ],
 )
-def test_a_build_that_google_or_this_machine_refuses_is_refused_by_name(api, build, change, status, message):
+def test_unsupported_and_invalid_builds_are_refused_by_name(api, build, change, status, message):
     steps = (
         [{**build["steps"][0], **step} if step else {} for step in change.pop("steps", [])]
         if change.get("steps")
@@ -134,7 +134,7 @@ def test_a_build_that_google_or_this_machine_refuses_is_refused_by_name(api, bui
     assert api.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1") == []
 
 
-def test_nothing_works_without_the_api(running):
+def test_without_the_api_every_method_is_refused(running):
     answer = running.call("POST", f"{PARENT}/builds", {})
     assert answer.status_code == 403
     assert answer.json()["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
@@ -144,14 +144,14 @@ def test_a_location_that_google_does_not_have_is_not_found(api, build):
     assert api.call("POST", PARENT.replace("europe-west1", "mars-north1") + "/builds", build).status_code == 404
 
 
-def test_builtin_values_are_put_in_and_two_dollars_are_one(api, worker, build):
+def test_substitutions_are_replaced_and_two_dollars_are_one(api, worker, build):
     build["steps"][0]["args"] = ["build", "--label=p=$PROJECT_ID-${LOCATION}", "--label=d=$$5", "."]
     done = run(api, build)
     assert worker.steps[0].arguments == ["build", "--label=p=mcpfleet-local-europe-west1", "--label=d=$5", "."]
     assert done["status"] == "SUCCESS"
 
 
-def test_a_build_is_got_listed_and_read_as_an_operation(api, build):
+def test_a_build_can_be_read_listed_and_polled_as_an_operation(api, build):
     operation = api.call("POST", f"{PARENT}/builds", build).json()
     build_id = operation["metadata"]["build"]["id"]
     assert base64.urlsafe_b64decode(operation["name"].rpartition("/")[2] + "==").decode() == build_id
@@ -167,14 +167,14 @@ def test_a_build_is_got_listed_and_read_as_an_operation(api, build):
     assert api.call("GET", f"{PARENT}/operations/%21%21").status_code == 404
 
 
-def test_a_build_that_takes_too_long_ends_by_its_timeout(api, worker, build):
+def test_a_build_that_takes_too_long_times_out(api, worker, build):
     worker.held = True
     done = run(api, {**build, "timeout": "0.05s"})
     assert done["status"] == "TIMEOUT"
     assert done["steps"][0]["status"] == "TIMEOUT"
 
 
-def test_a_build_that_the_clouds_end_cut_off_is_an_error_of_the_cloud(api, start, worker, build):
+def test_a_build_interrupted_by_the_clouds_shutdown_is_an_internal_error(api, start, worker, build):
     worker.held = True
     build_id = api.call("POST", f"{PARENT}/builds", build).json()["metadata"]["build"]["id"]
     name = f"projects/mcpfleet-local/locations/europe-west1/builds/{build_id}"
@@ -194,7 +194,7 @@ def test_a_build_that_the_clouds_end_cut_off_is_an_error_of_the_cloud(api, start
     ],
     ids=["no archive", "relative path", "absolute path"],  # an archive's own bytes have the time in them
 )
-def test_an_archive_that_leads_out_of_its_folder_is_not_unpacked(api, worker, build, content, detail):
+def test_an_archive_with_paths_outside_its_folder_is_refused(api, worker, build, content, detail):
     assert upload(api, content).status_code == 200
     done = run(api, {**build, "source": {"storageSource": {"bucket": BUCKET, "object": "s.tar.gz"}}})
     assert done["failureInfo"]["type"] == "FETCH_SOURCE_FAILED"
@@ -203,7 +203,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_not_unpacked(api, worker, bu
 
 
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.SYMTYPE])
-def test_a_link_in_an_archive_takes_nothing_out_of_the_folder(api, worker, build, tmp_path, kind):
+def test_a_link_in_an_archive_exposes_no_outside_file(api, worker, build, tmp_path, kind):
     link, inner = tarfile.TarInfo("link"), tarfile.TarInfo("link/out")
     link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
     inner.type, inner.linkname = kind, "x"
@@ -240,7 +240,7 @@ def test_docker_itself_follows_no_link_out_of_the_workspace(api, worker, build, 
 
 
 @pytest.mark.parametrize("kind", [tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
-def test_a_pipe_or_a_device_in_an_archive_is_not_made(api, worker, build, kind):
+def test_pipes_and_devices_in_an_archive_are_not_created(api, worker, build, kind):
     entry = tarfile.TarInfo("x")
     entry.type = kind
     assert upload(api, archive((entry, b""))).status_code == 200
@@ -248,7 +248,7 @@ def test_a_pipe_or_a_device_in_an_archive_is_not_made(api, worker, build, kind):
     assert done["failureInfo"]["type"] == "FETCH_SOURCE_FAILED"
 
 
-def test_what_googles_guides_write_is_taken(api, worker, build):
+def test_builds_from_googles_guides_are_accepted(api, worker, build):
     image = "127.0.0.1:9/p/r/app:1"
     argument_lists = [
         ["build", "-t", image, "."],
@@ -274,7 +274,7 @@ WORDS = st.sampled_from(
 
 
 @given(st.lists(WORDS | st.text(max_size=6), max_size=5))
-def test_any_arguments_that_are_taken_reach_no_more_than_the_workspace(arguments):
+def test_accepted_arguments_reach_only_the_workspace(arguments):
     try:
         command = parse_command(arguments, "build.steps[0]")
     except GoogleError:
@@ -309,7 +309,7 @@ def files_of(api):
     [("name=a&ifGenerationMatch=7", 412), ("name=a/../b", 501), ("name=" + "a" * 2000, 400), ("name=b/c", 501)],
 )
 @pytest.mark.parametrize("kind", ["media", "resumable"])
-def test_an_upload_that_is_refused_leaves_no_file(api, kind, query, status):
+def test_a_refused_upload_leaves_no_file(api, kind, query, status):
     assert upload(api, b"1", "b").status_code == 200
     path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType={kind}&{query}"
     answer = api.client.post(path, content=b"{}", headers=api.headers())
@@ -319,7 +319,7 @@ def test_an_upload_that_is_refused_leaves_no_file(api, kind, query, status):
     assert files_of(api) == []
 
 
-def test_an_upload_that_is_given_up_leaves_no_file(api):
+def test_a_cancelled_upload_leaves_no_file(api):
     path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&name=a"
     place = api.client.post(path, json={}, headers=api.headers()).headers["location"]
     headers = {**api.headers(), "content-range": "bytes 0-0/5"}
@@ -330,7 +330,7 @@ def test_an_upload_that_is_given_up_leaves_no_file(api):
     assert api.client.put(place, content=b"1", headers=headers).status_code == 404
 
 
-def test_an_upload_that_a_stop_of_the_cloud_cut_off_is_gone_afterwards(api):
+def test_an_upload_interrupted_by_a_shutdown_is_removed(api):
     objects = api.cloud.storage.objects
     objects.create_temporary_file()
     type(objects)(api.cloud.store, objects._root, lambda: 0.0)
@@ -345,14 +345,14 @@ def test_an_upload_that_a_stop_of_the_cloud_cut_off_is_gone_afterwards(api):
         ({"bucket": BUCKET, "object": "there.tgz", "generation": "1"}, "No such object"),
     ],
 )
-def test_a_source_that_is_not_there_fails_the_build(api, build, source, detail):
+def test_a_missing_source_fails_the_build(api, build, source, detail):
     upload(api, archive((tarfile.TarInfo("a"), b"x")), "there.tgz")
     done = run(api, {**build, "source": {"storageSource": source}})
     assert done["failureInfo"]["type"] == "FETCH_SOURCE_FAILED"
     assert detail in done["failureInfo"]["detail"]
 
 
-def test_an_upload_whose_condition_does_not_hold_is_refused_as_google_does(api):
+def test_an_upload_with_an_unmet_precondition_is_refused_as_by_google(api):
     path = f"/upload/storage/v1/b/{BUCKET}/o?uploadType=resumable&name=a&ifGenerationMatch=0"
     assert upload(api, b"1", "a").status_code == 200
     answer = api.client.post(path, json={}, headers=api.headers())
@@ -370,7 +370,7 @@ STEPS = st.dictionaries(st.sampled_from(["id", "name", "args", "env", "dir", "wa
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(FIELDS, JSON | st.lists(STEPS, max_size=2), max_size=4))
-def test_any_json_is_answered_in_googles_words(api, build, body):
+def test_any_json_gets_a_google_response(api, build, body):
     answer = api.call("POST", f"{PARENT}/builds", {**build, **body})
     assert answer.status_code in (200, 400, 403, 404, 501), answer.text
     assert "The local cloud failed" not in answer.text
@@ -384,7 +384,7 @@ def listed(api, filter_, **extra):
     return api.call("POST", "/logging/v2/entries:list", body)
 
 
-def test_a_builds_log_is_read_in_pages_and_from_a_time_on(api, build, clock):
+def test_a_builds_log_is_read_in_pages_and_from_a_time(api, build, clock):
     build_id = run(api, build)["id"]
     filter_text = f'logName="projects/mcpfleet-local/logs/cloudbuild" AND resource.labels.build_id="{build_id}"'
     entries = listed(api, filter_text, pageSize=1000).json()["entries"]
@@ -407,7 +407,7 @@ def test_a_builds_log_is_read_in_pages_and_from_a_time_on(api, build, clock):
 
 
 @pytest.mark.parametrize("begins", ["ERROR: ", "DONE", "TIMEOUT", "CANCELLED", "é", "x\n" * 1000, "x"])
-def test_no_line_of_a_build_passes_the_bound_of_its_log_and_its_end_is_told(api, build, worker, begins):
+def test_a_builds_log_is_limited_and_its_truncation_reported(api, build, worker, begins):
     worker.says = [begins + "x" * 100_000] * 200
     worker.failure = StepError("it broke " + "y" * 10**6)
     build_id = run(api, build)
@@ -429,18 +429,18 @@ def test_no_line_of_a_build_passes_the_bound_of_its_log_and_its_end_is_told(api,
         ('resource.labels.build_id="x" OR a="b"', 501),
     ],
 )
-def test_a_filter_that_is_not_understood_is_refused(api, filter_, status):
+def test_an_invalid_filter_is_refused(api, filter_, status):
     assert listed(api, filter_).status_code == status
 
 
 @given(st.text(max_size=60))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_filter_is_answered_in_googles_words(api, filter_):
+def test_any_filter_gets_a_google_response(api, filter_):
     assert listed(api, filter_).status_code in (200, 400, 501)
 
 
 @pytest.mark.parametrize("failure", [None, StepError("it broke")])
-def test_what_a_build_left_on_the_machine_is_removed_before_its_end_is_told(api, worker, build, failure):
+def test_a_builds_containers_are_removed_before_it_is_reported_as_finished(api, worker, build, failure):
     """Whoever deploys the image then fetches it under the same names, which the removal would take away."""
     states = []
 
@@ -452,7 +452,7 @@ def test_what_a_build_left_on_the_machine_is_removed_before_its_end_is_told(api,
     assert states == ["WORKING"]
 
 
-def test_a_reset_forgets_builds_and_their_logs(api, build):
+def test_a_reset_removes_builds_and_their_logs(api, build):
     build_id = run(api, build)["id"]
     api.client.portal.call(api.cloud.reset)
     assert api.cloud.store.list("build") == []

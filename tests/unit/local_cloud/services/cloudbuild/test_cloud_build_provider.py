@@ -9,7 +9,7 @@ from mcpfleet_local_cloud.services.cloudbuild.worker import StepError
 from tests.unit.local_cloud.services.cloudbuild.conftest import ADA, BUCKET, DIGEST, PARENT, RefusedError
 
 
-def test_an_image_is_built_from_what_was_uploaded_and_comes_back_by_its_digest(engine, worker, news):
+def test_an_image_is_built_from_the_upload_and_returned_by_digest(engine, worker, news):
     inputs, failures = engine.check(news)
     assert failures == []
     created = engine.create(inputs)
@@ -37,14 +37,14 @@ def test_an_image_is_built_from_what_was_uploaded_and_comes_back_by_its_digest(e
     assert message.endswith("DONE")
 
 
-def test_the_state_holds_no_token_and_no_key(engine, news):
+def test_the_state_has_no_token_and_no_key(engine, news):
     created = engine.create(engine.check(news)[0])
     assert "ya29" not in str(created)
     assert "eyJ" not in str(created)
     assert set(created) == {*news, "contentHash", "digest", "ref", "build", "logUrl"}
 
 
-def test_the_same_content_builds_nothing_whoever_has_it_wherever(engine, worker, news, tmp_path):
+def test_the_same_content_in_another_folder_builds_nothing(engine, worker, news, tmp_path):
     created = engine.create(engine.check(news)[0])
     other_folder = tmp_path / "elsewhere"
     other_folder.mkdir()
@@ -56,7 +56,7 @@ def test_the_same_content_builds_nothing_whoever_has_it_wherever(engine, worker,
     assert len(worker.steps) == 1
 
 
-def test_changed_content_builds_once_and_another_name_is_another_image(engine, worker, news):
+def test_changed_content_is_built_once_and_another_name_is_another_image(engine, worker, news):
     created = engine.create(engine.check(news)[0])
     (Path(news["context"]) / "server.py").write_text("print('rainy')")
     inputs, _ = engine.check(news)
@@ -69,7 +69,7 @@ def test_changed_content_builds_once_and_another_name_is_another_image(engine, w
     assert engine.diff(created, {**inputs, "image": "127.0.0.1:9/other"})[1] == ["image"]
 
 
-def test_an_image_of_another_platform_is_built_anew_for_the_machine_that_builds(engine, worker, news):
+def test_an_image_of_another_platform_is_built_again(engine, worker, news):
     created = engine.create(engine.check(news)[0])
     inputs, failures = engine.check({**news, "platform": "native"})
     assert (failures, engine.diff(created, inputs)) == ([], (["platform"], []))
@@ -87,7 +87,7 @@ def test_a_preview_needs_no_cloud(engine, news):
     assert engine.requests == []
 
 
-def test_a_source_that_is_there_already_is_not_sent_again(engine, news):
+def test_an_uploaded_source_is_not_uploaded_again(engine, news):
     inputs, _ = engine.check(news)
     engine.create(inputs)
     engine.requests.clear()
@@ -96,14 +96,14 @@ def test_a_source_that_is_there_already_is_not_sent_again(engine, news):
     assert len(engine.running.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1")) == 2
 
 
-def test_a_folder_that_changes_between_plan_and_build_is_not_built(engine, news):
+def test_a_folder_that_changes_between_preview_and_build_is_not_built(engine, news):
     inputs, _ = engine.check(news)
     (Path(news["context"]) / "server.py").write_text("print('rainy')")
     with pytest.raises(RefusedError, match="has changed since the update was planned; run the update again"):
         engine.create(inputs)
 
 
-def test_mistakes_in_the_inputs_are_named(engine, news):
+def test_invalid_inputs_are_named(engine, news):
     del news["bucket"]
     assert engine.check({**news, "color": "red"})[1] == [
         ("bucket", "bucket is missing"),
@@ -113,7 +113,7 @@ def test_mistakes_in_the_inputs_are_named(engine, news):
     assert failures == [("context", "there is no folder no-such-folder beside Pulumi.yaml; correct the path")]
 
 
-def test_a_failed_build_is_one_message_with_its_step_its_last_lines_its_log_and_what_to_do(engine, worker, news):
+def test_a_failed_build_is_one_message_with_step_output_log_and_next_step(engine, worker, news):
     worker.failure = StepError("docker build ended with status 7", 7)
     with pytest.raises(RefusedError) as refused:
         engine.create(engine.check(news)[0])
@@ -131,7 +131,7 @@ def objects_of(api):
     return [name for name, _ in api.cloud.storage.objects.list(BUCKET)]
 
 
-def test_the_source_of_a_failed_build_is_not_left_and_that_of_another_is(engine, worker, news, api):
+def test_only_the_source_of_the_failed_build_is_removed(engine, worker, news, api):
     inputs, _ = engine.check(news)
     worker.failure = StepError("docker build ended with status 7", 7)
     with pytest.raises(RefusedError):
@@ -146,7 +146,7 @@ def test_the_source_of_a_failed_build_is_not_left_and_that_of_another_is(engine,
     assert objects_of(api) == [remaining], "it was there before"
 
 
-def test_a_build_that_was_stopped_leaves_no_source(engine, worker, news, api):
+def test_a_cancelled_build_leaves_no_source(engine, worker, news, api):
     worker.held = True
     engine.stop_after = 3
     with pytest.raises(RefusedError, match="the update was stopped"):
@@ -154,7 +154,7 @@ def test_a_build_that_was_stopped_leaves_no_source(engine, worker, news, api):
     assert objects_of(api) == []
 
 
-def test_an_upload_that_breaks_off_is_given_up(engine, news, api, monkeypatch):
+def test_an_interrupted_upload_is_cancelled(engine, news, api, monkeypatch):
     monkeypatch.setattr("pulumi_mcpfleet.cloud_build.google._CHUNK", 256)
     engine.put_fails = True
     with pytest.raises(RefusedError, match="can't be uploaded"):
@@ -163,7 +163,7 @@ def test_an_upload_that_breaks_off_is_given_up(engine, news, api, monkeypatch):
     assert [path for path in api.cloud.storage.objects._root.iterdir() if path.is_file()] == []
 
 
-def test_the_token_goes_to_no_other_host_that_an_answer_names(engine, news):
+def test_the_token_is_not_sent_to_another_host_named_by_a_response(engine, news):
     engine.elsewhere = "https://storage.evil.test"
     with pytest.raises(RefusedError):
         engine.create(engine.check(news)[0])
@@ -171,7 +171,7 @@ def test_the_token_goes_to_no_other_host_that_an_answer_names(engine, news):
     assert not any("authorization" in headers for headers in engine.told_elsewhere)
 
 
-def test_what_a_build_writes_commands_no_terminal(engine, worker, news):
+def test_build_output_contains_no_terminal_commands(engine, worker, news):
     worker.failure = StepError("\x1b[2J✓ all checks passed", 7)
     worker.line = "\x1b[2J<{%fg 1%}>"
     with pytest.raises(RefusedError) as refused:
@@ -186,7 +186,7 @@ def test_what_a_build_writes_commands_no_terminal(engine, worker, news):
         (None, "roles/artifactregistry.writer"),
     ],
 )
-def test_an_account_that_is_not_let_in_is_tried_again_once_then_named(engine, worker, news, api, role, advice):
+def test_a_refused_build_account_is_retried_once_and_then_named(engine, worker, news, api, role, advice):
     inputs, _ = engine.check(news)
     if role:
         api.cloud.policies.set(f"projects/{api.project}/buckets/{BUCKET}", {"bindings": []})
@@ -199,7 +199,7 @@ def test_an_account_that_is_not_let_in_is_tried_again_once_then_named(engine, wo
     assert len(api.cloud.builds.list("projects/mcpfleet-local/locations/europe-west1")) == 2
 
 
-def test_an_account_that_may_not_log_builds_without_a_log(engine, news, api):
+def test_an_account_without_permission_to_log_builds_without_a_log(engine, news, api):
     policy = api.cloud.policies.get(f"projects/{api.project}")
     bindings = [binding for binding in policy["bindings"] if binding["role"] != "roles/logging.logWriter"]
     api.cloud.policies.set(f"projects/{api.project}", {"bindings": bindings})
@@ -220,7 +220,7 @@ def test_an_account_that_may_not_log_builds_without_a_log(engine, news, api):
         ),
     ],
 )
-def test_a_deployer_without_a_right_is_told_which(engine, news, api, roles, message):
+def test_a_missing_permission_of_the_deployer_is_named(engine, news, api, roles, message):
     for role in roles:
         api.grant(role, ADA)
     engine.email = "ada@mcpfleet.test"
@@ -229,7 +229,7 @@ def test_a_deployer_without_a_right_is_told_which(engine, news, api, roles, mess
     assert message in str(refused.value)
 
 
-def test_who_may_not_read_logs_builds_all_the_same(engine, news, api):
+def test_a_deployer_without_permission_to_read_logs_can_build(engine, news, api):
     for role in ("roles/storage.admin", "roles/cloudbuild.builds.editor", "roles/iam.serviceAccountUser"):
         api.grant(role, ADA)
     engine.email = "ada@mcpfleet.test"
@@ -247,7 +247,7 @@ def test_ctrl_c_cancels_the_build(engine, worker, news, api):
     assert worker.ended_by_cancel
 
 
-def test_ctrl_c_names_the_build_that_could_not_be_cancelled(engine, worker, news, api):
+def test_ctrl_c_reports_a_build_that_could_not_be_cancelled(engine, worker, news, api):
     worker.held = True
     engine.stop_after, engine.away = 3, ":cancel"
     with pytest.raises(RefusedError) as refused:
@@ -257,7 +257,7 @@ def test_ctrl_c_names_the_build_that_could_not_be_cancelled(engine, worker, news
     assert f"gcloud builds cancel {build['id']} --project mcpfleet-local --region europe-west1" in str(refused.value)
 
 
-def test_an_image_that_is_gone_is_built_again_and_a_deleted_one_goes_from_the_registry(engine, news):
+def test_a_missing_image_is_rebuilt_and_a_deleted_one_is_removed_from_the_registry(engine, news):
     created = engine.create(engine.check(news)[0])
     assert not engine.is_there(created), "nothing was really pushed"
     engine.delete(created)

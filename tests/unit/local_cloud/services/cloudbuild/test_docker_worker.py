@@ -3,7 +3,7 @@
 from mcpfleet_local_cloud.services.cloudbuild.worker import _set_content_times
 
 
-def test_files_of_other_content_have_another_time_and_those_of_the_same_content_the_same(tmp_path):
+def test_file_times_depend_only_on_the_content(tmp_path):
     """BuildKit takes a file for the one of the last build if name, size and time are the same."""
     for folder, text in (("one", "sunny"), ("two", "rainy"), ("three", "sunny")):
         (tmp_path / folder).mkdir()
@@ -14,7 +14,7 @@ def test_files_of_other_content_have_another_time_and_those_of_the_same_content_
     assert min(first, two) >= 315_532_800, "zip files know no time before 1980"
 
 
-def test_a_link_is_left_alone(tmp_path):
+def test_the_time_of_a_link_is_not_changed(tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("x")
     modified_at = outside.stat().st_mtime_ns

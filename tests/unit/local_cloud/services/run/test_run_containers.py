@@ -67,7 +67,7 @@ SOURCES = [
 
 
 @pytest.mark.parametrize("template", SOURCES, ids=["variable", "file"])
-def test_a_revision_whose_account_may_not_read_a_secret_is_refused_in_googles_words(api, secret, template):
+def test_a_revision_without_access_to_its_secret_gets_googles_error(api, secret, template):
     done = deployed(api, template)
     assert done["error"]["code"] == 9
     assert done["error"]["message"].startswith("Revision 'hello-00001-")
@@ -77,7 +77,7 @@ def test_a_revision_whose_account_may_not_read_a_secret_is_refused_in_googles_wo
 
 @pytest.mark.parametrize("template", SOURCES, ids=["variable", "file"])
 @pytest.mark.parametrize("level", ["secret", "project"])
-def test_with_the_role_on_the_secret_or_the_project_it_runs(api, secret, template, level):
+def test_a_revision_runs_with_the_role_on_the_secret_or_the_project(api, secret, template, level):
     api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}", secret if level == "secret" else None)
     assert "error" not in deployed(api, template)
     assert "swordfish" not in repr(only(api)), "values are read when an instance starts"
@@ -87,26 +87,26 @@ def test_with_the_role_on_the_secret_or_the_project_it_runs(api, secret, templat
     ("selector", "displayed_name"),
     [({"secret": "none"}, "none/versions/latest"), ({"secret": "db", "version": "9"}, "db/versions/9")],
 )
-def test_a_secret_or_version_that_is_not_there_is_named(api, secret, selector, displayed_name):
+def test_a_missing_secret_or_version_is_named(api, secret, selector, displayed_name):
     api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
     done = deployed(api, with_env(**selector))
     assert f"Secret projects/481516234200/secrets/{displayed_name} was not found" in done["error"]["message"]
 
 
-def test_a_disabled_version_is_refused_too(api, secret):
+def test_a_disabled_secret_version_is_refused(api, secret):
     api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
     api.call("POST", f"{SECRETS}/db/versions/1:disable", {})
     assert "is in DISABLED state" in deployed(api, with_env(secret="db", version="1"))["error"]["message"]
 
 
-def test_a_secret_may_be_named_in_full_and_another_project_is_not_told_apart_from_none(api, secret):
+def test_a_secrets_full_name_is_accepted_and_another_projects_is_refused(api, secret):
     api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
     assert "error" not in deployed(api, with_env(secret="projects/481516234200/secrets/db"))
     other = deployed(api, with_env(secret="projects/acme/secrets/db"), name="other")
     assert "Permission denied on secret: projects/acme/secrets/db/versions/latest" in other["error"]["message"]
 
 
-def test_the_value_is_what_the_version_holds_when_it_is_asked_for(api, secret):
+def test_a_secrets_value_is_read_when_it_is_requested(api, secret):
     api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
     ref = SecretRef(secret=secret)
     assert api.cloud._instance_data.secret(ref, COMPUTE) == b"swordfish"
@@ -115,7 +115,7 @@ def test_the_value_is_what_the_version_holds_when_it_is_asked_for(api, secret):
     assert api.cloud._instance_data.secret(SecretRef(secret=secret, version="1"), COMPUTE) == b"swordfish"
 
 
-def test_a_change_of_a_secrets_versions_is_told_to_whoever_mounts_it(api, secret):
+def test_a_change_of_a_secrets_versions_is_reported_to_mounting_services(api, secret):
     notified = []
     api.cloud.secrets.watch(notified.append)
     add_version(api, b"newer")
@@ -124,7 +124,7 @@ def test_a_change_of_a_secrets_versions_is_told_to_whoever_mounts_it(api, secret
     assert notified == [secret] * 3
 
 
-def test_volumes_reach_the_data_plane_as_they_were_asked_for(api, secret):
+def test_volumes_reach_the_data_plane_as_requested(api, secret):
     api.grant(ACCESSOR, f"serviceAccount:{COMPUTE}")
     items = [{"path": "a/b", "version": "1", "mode": 256}, {"path": "c"}]
     assert "error" not in deployed(api, with_volume({"secret": {"secret": "db", "items": items, "defaultMode": 292}}))
@@ -141,12 +141,12 @@ def test_a_secret_volume_without_items_is_one_file_with_the_secrets_name(api, se
 
 
 @pytest.mark.parametrize(("limit", "size"), [({"sizeLimit": "64Mi"}, 64 * 2**20), ({}, 256 * 2**20)])
-def test_a_volume_in_memory_has_its_limit_or_half_of_the_instances_memory(api, limit, size):
+def test_a_memory_volume_has_its_limit_or_half_of_the_instances_memory(api, limit, size):
     deployed(api, with_volume({"emptyDir": {"medium": "MEMORY", **limit}}))
     assert only(api).volumes[0].source == EmptyDir(size_bytes=size)
 
 
-def test_a_probe_by_grpc_asks_at_the_containers_own_port_unless_it_says_another(api):
+def test_a_grpc_probe_defaults_to_the_containers_port(api):
     probes = {"startupProbe": {"grpc": {}}, "livenessProbe": {"grpc": {"port": 9000, "service": "acme.Weather"}}}
     body = {"containers": [{"image": "docker.io/acme/hello:1", **probes}]}
     assert "error" not in deployed(api, body)
@@ -155,12 +155,12 @@ def test_a_probe_by_grpc_asks_at_the_containers_own_port_unless_it_says_another(
     assert (alive.port, alive.grpc_service) == (9000, "acme.Weather")
 
 
-def test_a_volume_on_disk_counts_to_no_memory(api):
+def test_a_disk_volume_does_not_count_as_memory(api):
     deployed(api, with_volume({"emptyDir": {"medium": "DISK", "sizeLimit": "10Gi"}}))
     assert only(api).volumes[0].source == EmptyDir(size_bytes=10 * 2**30, on_disk=True)
 
 
-def test_a_bucket_is_mounted_only_where_the_account_may_use_its_objects(api):
+def test_a_bucket_is_mounted_only_if_the_account_can_use_its_objects(api):
     template = with_volume({"gcs": {"bucket": "data", "readOnly": True}})
     assert "The bucket 'data' of a volume was not found." in deployed(api, template)["error"]["message"]
     assert api.call("POST", "/storage/v1/b?project=mcpfleet-local", {"name": "data"}).status_code == 200
@@ -174,7 +174,7 @@ def test_a_bucket_is_mounted_only_where_the_account_may_use_its_objects(api):
     assert "roles/storage.objectUser" in writing
 
 
-def test_sidecars_run_beside_the_one_with_the_port_whatever_their_order(api):
+def test_the_container_with_the_port_is_the_ingress_in_any_order(api):
     containers = [
         {
             "image": "docker.io/acme/proxy:1",
@@ -201,7 +201,7 @@ def test_sidecars_run_beside_the_one_with_the_port_whatever_their_order(api):
     ]
 
 
-def test_a_service_with_a_disabled_default_url_shows_none_and_its_door_is_shut(api):
+def test_a_disabled_default_url_is_not_shown_and_not_served(api):
     deployed(api, {"containers": [{"image": IMAGE}]}, defaultUriDisabled=True)
     document = api.call("GET", f"{SERVICES}/hello").json()
     assert not {"uri", "urls"} & set(document)
@@ -209,7 +209,7 @@ def test_a_service_with_a_disabled_default_url_shows_none_and_its_door_is_shut(a
     assert api.cloud.run.endpoints()[0].default_uri is False
 
 
-def test_a_functional_type_stays_as_it_was_first_set(api):
+def test_a_functional_type_cannot_be_changed(api):
     template = {"containers": [{"image": IMAGE}]}
     deployed(api, template)
     typed = {"template": template, "functionalType": "FUNCTIONAL_TYPE_MCP_SERVER"}
@@ -220,7 +220,7 @@ def test_a_functional_type_stays_as_it_was_first_set(api):
     assert api.call("GET", f"{SERVICES}/hello").json()["functionalType"] == "FUNCTIONAL_TYPE_MCP_SERVER"
 
 
-def test_switches_reach_the_data_plane(api):
+def test_boolean_settings_reach_the_data_plane(api):
     probe = {"httpGet": {"path": "/ready"}, "periodSeconds": 2}
     template = {
         "containers": [{"image": IMAGE, "readinessProbe": probe}],
@@ -234,7 +234,7 @@ def test_switches_reach_the_data_plane(api):
     assert (revision.main.readiness_probe.period, revision.main.readiness_probe.success_threshold) == (2, 2)
 
 
-def test_two_regions_have_a_service_of_the_same_name_each(api):
+def test_two_regions_can_each_have_a_service_of_the_same_name(api):
     deployed(api, {"containers": [{"image": IMAGE}]})
     other = SERVICES.replace("europe-west1", "us-central1")
     answer = api.call("POST", f"{other}?serviceId=hello", {"template": {"containers": [{"image": IMAGE}]}})

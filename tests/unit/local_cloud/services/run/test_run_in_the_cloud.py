@@ -21,7 +21,7 @@ def test_the_api_must_be_enabled_first(running: Any):
     assert answer.json()["error"]["details"][0]["reason"] == "SERVICE_DISABLED"
 
 
-def test_the_deployer_deploys_and_a_stranger_may_not(running: Any):
+def test_the_deployer_can_deploy_and_an_unknown_account_cannot(running: Any):
     running.enable("run")
     service = deployed(running)["response"]
     assert service["creator"] == f"deployer@{running.project}.iam.gserviceaccount.com"
@@ -35,7 +35,7 @@ def test_the_deployer_deploys_and_a_stranger_may_not(running: Any):
     assert running.cloud.inventory()["services"][0]["name"] == service["name"]
 
 
-def test_a_service_is_there_again_after_the_cloud_was_restarted(start: Any, plane: Any):
+def test_a_service_exists_again_after_a_restart_of_the_cloud(start: Any, plane: Any):
     with start() as running:
         running.enable("run")
         original = deployed(running)["response"]

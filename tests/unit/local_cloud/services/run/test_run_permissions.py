@@ -24,7 +24,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("method", "path", "permission"), CALLS)
-async def test_every_call_needs_its_permission_a_caller_and_the_api(
+async def test_every_method_requires_its_permission_a_token_and_the_api(
     world: Any, body: Any, method: str, path: str, permission: str
 ):
     payload = body if method in ("POST", "PATCH") else None
@@ -37,7 +37,7 @@ async def test_every_call_needs_its_permission_a_caller_and_the_api(
     assert (answer.status_code, "run.googleapis.com has not been used" in answer.text) == (403, True)
 
 
-async def test_the_account_must_exist_and_the_caller_may_act_as_it(world: Any, body: Any):
+async def test_the_account_must_exist_and_the_caller_must_have_act_as(world: Any, body: Any):
     body["template"]["serviceAccount"] = "nobody@demo.iam.gserviceaccount.com"
     text = "Permission 'iam.serviceaccounts.actAs' denied on service account {} (or it may not exist)."
     answer = await world.call("POST", "?serviceId=hello", body)

@@ -46,7 +46,7 @@ async def test_a_revision_that_never_listens_fails_and_the_previous_one_keeps_se
     assert [f"{NAME}/revisions/{name}" for name in world.plane.running] == [first["latestReadyRevision"]]
 
 
-async def test_after_a_failure_the_same_patch_makes_another_revision(world: Any, body: Any):
+async def test_after_a_failure_the_same_patch_creates_another_revision(world: Any, body: Any):
     await world.create(body)
     world.plane.refusals["start"] = NOT_READY
     await world.patch(changed(body, "10s"))
@@ -69,7 +69,7 @@ async def test_a_missing_image_is_the_revisions_reason(world: Any, body: Any):
     await world.finish(await world.ok("DELETE", "/hello"))
 
 
-async def test_a_broken_data_plane_ends_the_operation_and_the_next_patch_works(world: Any, body: Any):
+async def test_a_data_plane_failure_ends_the_operation_and_the_next_patch_works(world: Any, body: Any):
     world.plane.broken["start"] = OSError("docker is gone")
     done = await world.finish(await world.begin(body))
     assert done["error"]["code"] == 13
@@ -96,7 +96,7 @@ async def test_a_newer_template_overtakes_a_rollout(world: Any, body: Any):
     assert [revision.timeout for revision in world.plane.running.values()] == [20]
 
 
-async def test_an_overtaken_revision_leaves_also_when_the_newer_one_fails(world: Any, body: Any):
+async def test_an_overtaken_revision_is_removed_even_if_the_newer_one_fails(world: Any, body: Any):
     await world.create(body)
     world.plane.reached["start"].clear()
     world.plane.hold("start")
@@ -110,7 +110,7 @@ async def test_an_overtaken_revision_leaves_also_when_the_newer_one_fails(world:
     assert [revision.timeout for revision in world.plane.running.values()] == [300]
 
 
-async def test_a_service_made_again_runs_again_under_the_same_revision_name(world: Any, body: Any):
+async def test_a_recreated_service_runs_under_the_same_revision_name(world: Any, body: Any):
     body["template"]["revision"] = "hello-v1"
     await world.create(body)
     await world.finish(await world.ok("DELETE", "/hello"))
@@ -140,7 +140,7 @@ async def test_the_same_patch_during_its_rollout_is_the_same_operation(world: An
     assert "response" in await world.finish(operation)
 
 
-async def test_many_patches_at_once_end_with_the_newest(world: Any, body: Any):
+async def test_concurrent_patches_end_with_the_newest(world: Any, body: Any):
     operations = [await world.begin(body)]
     operations += [await world.ok("PATCH", "/hello", changed(body, f"{n}s")) for n in range(1, 9)]
     outcomes = [await world.finish(operation) for operation in operations]
@@ -168,7 +168,7 @@ async def test_a_service_can_be_deleted_during_its_rollout(world: Any, body: Any
     assert (world.plane.running, world.model.inventory()) == ({}, [])
 
 
-async def test_a_deletion_that_broke_can_be_asked_for_again(world: Any, body: Any):
+async def test_a_failed_deletion_can_be_repeated(world: Any, body: Any):
     await world.create(body)
     world.plane.broken["remove"] = OSError("docker is gone")
     assert (await world.finish(await world.ok("DELETE", "/hello")))["error"]["code"] == 13
@@ -177,7 +177,7 @@ async def test_a_deletion_that_broke_can_be_asked_for_again(world: Any, body: An
     assert (await world.call("GET", "/hello")).status_code == 404
 
 
-async def test_the_operation_does_not_wait_for_the_old_revisions_last_requests(world: Any, body: Any):
+async def test_an_operation_does_not_wait_for_requests_of_the_old_revision(world: Any, body: Any):
     await world.create(body)
     world.plane.hold("retire")
     done = await world.finish(await world.ok("PATCH", "/hello", changed(body, "9s")))
@@ -188,7 +188,7 @@ async def test_the_operation_does_not_wait_for_the_old_revisions_last_requests(w
     assert world.plane.running == {}
 
 
-async def test_scaling_that_cannot_start_is_tried_again_with_the_next_patch(world: Any, body: Any):
+async def test_a_failed_scaling_is_retried_with_the_next_patch(world: Any, body: Any):
     await world.create(body)
     world.plane.refusals["start"] = "Quota"
     scaled = {**body, "scaling": {"minInstanceCount": 2}}
@@ -242,7 +242,7 @@ async def check_consistent(world: Any, seconds: int, revisions: int) -> None:
     assert states == ["retired"] * (revisions - 1) + ["ready"]
 
 
-async def test_killed_at_any_moment_of_a_creation_it_finishes_under_the_same_operation(world: Any, body: Any):
+async def test_a_creation_killed_at_any_moment_finishes_under_the_same_operation(world: Any, body: Any):
     snapshots = moments(world)
     operation = await world.begin(changed(body, "10s"))
     await world.finish(operation)
@@ -257,7 +257,7 @@ async def test_killed_at_any_moment_of_a_creation_it_finishes_under_the_same_ope
     assert restarted.model.inventory()
 
 
-async def test_killed_at_any_moment_of_an_update_it_ends_with_the_new_or_the_old_one(world: Any, body: Any):
+async def test_an_update_killed_at_any_moment_ends_with_the_new_or_old_revision(world: Any, body: Any):
     await world.create(changed(body, "10s"))
     snapshots = moments(world)
     operation = await world.ok("PATCH", "/hello", changed(body, "20s"))
@@ -275,7 +275,7 @@ async def test_killed_at_any_moment_of_an_update_it_ends_with_the_new_or_the_old
     assert asked_for > 8
 
 
-async def test_killed_at_any_moment_of_an_overtaken_update_it_ends_with_the_newest(world: Any, body: Any):
+async def test_an_overtaken_update_killed_at_any_moment_ends_with_the_newest_revision(world: Any, body: Any):
     await world.create(changed(body, "10s"))
     world.plane.reached["start"].clear()
     world.plane.hold("start")
@@ -295,7 +295,7 @@ async def test_killed_at_any_moment_of_an_overtaken_update_it_ends_with_the_newe
         await restarted.close()
 
 
-async def test_killed_at_any_moment_of_a_deletion_it_is_finished(world: Any, body: Any):
+async def test_a_deletion_killed_at_any_moment_is_finished(world: Any, body: Any):
     await world.create(body)
     snapshots = moments(world)
     operation = await world.ok("DELETE", "/hello")
@@ -312,7 +312,7 @@ async def test_killed_at_any_moment_of_a_deletion_it_is_finished(world: Any, bod
         await restarted.close()
 
 
-async def test_killed_during_a_failing_update_the_old_revision_serves_and_the_failure_is_kept(world: Any, body: Any):
+async def test_after_a_kill_during_a_failing_update_the_old_revision_serves(world: Any, body: Any):
     await world.create(changed(body, "10s"))
     world.plane.refusals["start"] = NOT_READY
     snapshots = moments(world)
@@ -341,7 +341,7 @@ async def test_killed_during_a_failing_update_the_old_revision_serves_and_the_fa
 
 
 @pytest.mark.parametrize("first", ["model", "operations"])
-async def test_a_stopped_cloud_leaves_its_operation_to_the_next(world: Any, body: Any, first: str):
+async def test_a_stopped_clouds_operation_is_continued_by_the_next_process(world: Any, body: Any, first: str):
     world.plane.hold("start")
     operation = await world.begin(body)
     await reached(world, "start")
@@ -353,7 +353,7 @@ async def test_a_stopped_cloud_leaves_its_operation_to_the_next(world: Any, body
     await restarted.close()
 
 
-async def test_a_model_that_was_closed_and_whose_store_was_emptied_starts_anew(world: Any, body: Any):
+async def test_a_closed_model_with_an_emptied_store_starts_empty(world: Any, body: Any):
     body["template"]["revision"] = "hello-v1"
     await world.create(body)
     await world.model.close()
@@ -365,7 +365,7 @@ async def test_a_model_that_was_closed_and_whose_store_was_emptied_starts_anew(w
     assert list(world.plane.routed) == [NAME]
 
 
-async def test_after_a_restart_ready_revisions_run_again_pinned_and_without_a_new_revision(world: Any, body: Any):
+async def test_after_a_restart_ready_revisions_run_again_with_their_pinned_images(world: Any, body: Any):
     original = await world.create(body)
     restarted = world.snapshot()()
     restarted.plane.running.clear()  # the machine was restarted too
@@ -376,7 +376,7 @@ async def test_after_a_restart_ready_revisions_run_again_pinned_and_without_a_ne
     await restarted.close()
 
 
-async def test_what_cannot_be_brought_up_again_is_shown_and_heals_at_the_next_restart(world: Any, body: Any):
+async def test_a_revision_that_fails_to_restart_is_reported_and_recovers_at_the_next_restart(world: Any, body: Any):
     await world.create(body)
     broken = world.snapshot()()
     broken.plane.refusals["start"] = "The container crashed."

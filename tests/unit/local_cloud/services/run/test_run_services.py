@@ -49,7 +49,7 @@ async def test_a_created_service_has_every_field_of_googles_document(world: Any,
     assert service["urls"] == [service["uri"], "https://hello-481516234200.europe-west1.run.app"]
 
 
-async def test_defaults_are_filled_in_only_where_the_provider_computes(world: Any, body: Any):
+async def test_defaults_are_set_only_for_fields_that_the_provider_computes(world: Any, body: Any):
     service = echo(await world.create(body))
     assert service == {
         "ingress": "INGRESS_TRAFFIC_ALL",
@@ -84,12 +84,12 @@ async def test_resources_without_cpu_idle_stay_without_it(world: Any, body: Any)
     assert service["template"]["containers"][0]["resources"] == expected
 
 
-async def test_a_fraction_of_a_cpu_takes_one_request_at_a_time(world: Any, body: Any):
+async def test_a_fraction_of_a_cpu_has_a_concurrency_of_one(world: Any, body: Any):
     body["template"]["containers"][0]["resources"] = {"limits": {"cpu": "500m"}, "cpuIdle": True}
     assert (await world.create(body))["template"]["maxInstanceRequestConcurrency"] == 1
 
 
-async def test_what_was_sent_comes_back_and_probes_know_their_port(world: Any, wire_body: Any):
+async def test_a_service_is_returned_as_sent_with_the_ports_of_probes(world: Any, wire_body: Any):
     service = await world.create(wire_body)
     container = service["template"]["containers"][0]
     assert container["env"] == wire_body["template"]["containers"][0]["env"]
@@ -104,7 +104,7 @@ async def test_what_was_sent_comes_back_and_probes_know_their_port(world: Any, w
     assert "executionEnvironment" not in service["template"]
 
 
-async def test_the_providers_echo_changes_nothing(world: Any, wire_body: Any):
+async def test_sending_the_service_back_changes_nothing(world: Any, wire_body: Any):
     original = await world.create(wire_body)
     wire_body["template"]["containers"][0]["env"].reverse()  # a set for the provider
     for patch in (echo(original), wire_body):
@@ -141,7 +141,7 @@ async def test_a_patch_replaces_and_absent_fields_return_to_their_defaults(world
     ],
     ids=str,
 )
-async def test_what_is_not_in_the_template_makes_no_revision(world: Any, body: Any, change: Any):
+async def test_changes_outside_the_template_create_no_revision(world: Any, body: Any, change: Any):
     original = await world.create(body)
     await world.patch({**body, **change})
     after = await world.ok("GET", "/hello")
@@ -161,7 +161,7 @@ async def test_service_level_scaling_reaches_the_instances_without_a_new_revisio
     assert await world.revisions() == {"00001": "ready"}
 
 
-async def test_a_new_image_is_a_new_revision_and_the_old_one_leaves(world: Any, body: Any):
+async def test_a_new_image_creates_a_revision_and_removes_the_old_one(world: Any, body: Any):
     await world.create(body)
     body["template"]["containers"][0]["image"] = "docker.io/acme/hello:2"
     await world.patch(body)
@@ -171,7 +171,7 @@ async def test_a_new_image_is_a_new_revision_and_the_old_one_leaves(world: Any, 
     assert list(world.plane.running) == [service["latestReadyRevision"].rpartition("/")[2]]
 
 
-async def test_revision_runs_as_written_pinned_to_its_digest(world: Any, wire_body: Any):
+async def test_a_revision_runs_as_configured_with_a_pinned_image(world: Any, wire_body: Any):
     wire_body["template"]["containers"][0] |= {
         "command": ["/bin/x"],
         "args": ["--a"],
@@ -193,13 +193,13 @@ async def test_revision_runs_as_written_pinned_to_its_digest(world: Any, wire_bo
     assert run.service_account == "mcp-hello@demo.iam.gserviceaccount.com"
 
 
-async def test_a_name_that_is_taken_is_refused_in_googles_words(world: Any, body: Any):
+async def test_an_existing_name_is_refused_with_googles_message(world: Any, body: Any):
     await world.create(body)
     answer = await world.call("POST", "?serviceId=hello", body)
     assert (answer.status_code, answer.json()["error"]["message"]) == (409, "Resource 'hello' already exists.")
 
 
-async def test_an_operation_can_be_read_waited_for_and_listed(world: Any, body: Any):
+async def test_an_operation_can_be_read_listed_and_waited_for(world: Any, body: Any):
     release = world.plane.hold("start")
     operation = await world.begin(body)
     path = f"/run/v2/{operation['name']}"
@@ -255,7 +255,7 @@ async def test_validate_only_does_nothing(world: Any, body: Any):
     assert await world.ok("GET", "/hello") == original
 
 
-async def test_patch_of_nothing_is_404_unless_allow_missing(world: Any, body: Any):
+async def test_a_patch_of_a_missing_service_is_404_unless_allow_missing(world: Any, body: Any):
     answer = await world.call("PATCH", "/hello", body)
     assert answer.status_code == 404
     assert answer.json()["error"]["message"] == (
@@ -265,7 +265,7 @@ async def test_patch_of_nothing_is_404_unless_allow_missing(world: Any, body: An
     assert done["response"]["name"] == NAME
 
 
-async def test_an_update_mask_changes_only_what_it_names(world: Any, wire_body: Any):
+async def test_an_update_mask_changes_only_its_fields(world: Any, wire_body: Any):
     await world.create(wire_body)
     patch = {"description": "d", "labels": {"no": "no"}, "template": {"timeout": "9s"}}
     await world.patch(patch, query="?updateMask=description,template.timeout")
@@ -277,13 +277,13 @@ async def test_an_update_mask_changes_only_what_it_names(world: Any, wire_body: 
         assert (await world.call("PATCH", f"/hello?updateMask={mask}", patch)).status_code == 400, mask
 
 
-async def test_force_new_revision_makes_one_of_the_same_template(world: Any, body: Any):
+async def test_force_new_revision_creates_a_revision_of_the_same_template(world: Any, body: Any):
     await world.create(body)
     await world.patch(body, query="?forceNewRevision=true")
     assert await world.revisions() == {"00001": "retired", "00002": "ready"}
 
 
-async def test_a_named_revision_keeps_its_name_and_cannot_be_named_twice(world: Any, body: Any):
+async def test_a_named_revision_keeps_its_name_and_a_duplicate_is_refused(world: Any, body: Any):
     body["template"]["revision"] = "hello-v1"
     assert (await world.create(body))["latestReadyRevision"].endswith("/hello-v1")
     body["template"]["timeout"] = "5s"
@@ -296,7 +296,7 @@ async def test_a_named_revision_keeps_its_name_and_cannot_be_named_twice(world: 
     assert "must be prefixed by the name of the enclosing Service" in answer.json()["error"]["message"]
 
 
-async def test_lists_come_in_pages(world: Any, body: Any):
+async def test_lists_have_pages(world: Any, body: Any):
     for name in ("b", "a", "c"):
         await world.create(body, name)
     first = await world.ok("GET", "?pageSize=2")
@@ -309,7 +309,7 @@ async def test_lists_come_in_pages(world: Any, body: Any):
     assert await world.ok("GET", "/run/v2/projects/demo/locations/us-east1/services") == {}
 
 
-async def test_revisions_are_read_listed_and_deleted_once_they_do_not_serve(world: Any, body: Any):
+async def test_revisions_are_read_listed_and_deleted_after_they_serve(world: Any, body: Any):
     await world.create(body)
     await world.patch({"template": {**body["template"], "timeout": "10s"}})
     await world.create(body, "other")
@@ -339,13 +339,13 @@ async def test_revisions_are_read_listed_and_deleted_once_they_do_not_serve(worl
         ("global", 501, "multiRegionSettings"),
     ],
 )
-async def test_places_that_are_none_are_refused(world: Any, body: Any, location: str, status: int, text: str):
+async def test_invalid_locations_are_refused(world: Any, body: Any, location: str, status: int, text: str):
     path = f"/run/v2/projects/demo/locations/{location}/services"
     for answer in (await world.call("GET", path), await world.call("POST", f"{path}?serviceId=hello", body)):
         assert (answer.status_code, text in answer.json()["error"]["message"]) == (status, True), answer.text
 
 
-async def test_the_project_may_be_written_as_its_number_but_not_as_a_dash(world: Any, body: Any):
+async def test_a_project_number_is_accepted_and_a_dash_is_not(world: Any, body: Any):
     await world.create(body)
     path = "/run/v2/projects/{}/locations/europe-west1/services/hello"
     assert (await world.ok("GET", path.format(481516234200)))["name"] == NAME
@@ -353,7 +353,7 @@ async def test_the_project_may_be_written_as_its_number_but_not_as_a_dash(world:
     assert (await world.call("GET", path.format("stranger"))).status_code == 403
 
 
-async def test_the_front_door_knows_every_audience(world: Any, wire_body: Any):
+async def test_the_ingress_accepts_every_audience_of_a_service(world: Any, wire_body: Any):
     service = await world.create(wire_body)
     endpoint = world.model.find_endpoint(NAME)
     url, deterministic = service["urls"]
@@ -368,7 +368,7 @@ async def test_the_front_door_knows_every_audience(world: Any, wire_body: Any):
     assert world.model.find_endpoint(NAME + "x") is None
 
 
-async def test_a_service_whose_port_was_taken_is_still_readable(world: Any, body: Any):
+async def test_a_service_whose_port_is_in_use_is_still_readable(world: Any, body: Any):
     await world.create(body)
     world.plane.refusals["address"] = "port 20001 is taken by another program"
     service = await world.ok("GET", "/hello")
@@ -378,7 +378,7 @@ async def test_a_service_whose_port_was_taken_is_still_readable(world: Any, body
     assert "taken by another program" in done["error"]["message"]
 
 
-async def test_inventory_and_workloads_name_what_runs(world: Any, body: Any):
+async def test_inventory_and_workloads_list_running_services(world: Any, body: Any):
     await world.create(body)
     (service,) = world.model.inventory()
     assert (service["name"], service["state"], [revision["state"] for revision in service["revisions"]]) == (

@@ -71,25 +71,25 @@ WIRE = [
 
 
 @pytest.mark.parametrize(("body", "text"), WIRE, ids=[text for _, text in WIRE])
-def test_json_that_is_no_service_is_refused_as_googles_front_end_does(body: Any, text: str):
+def test_json_that_is_no_service_is_refused_as_by_google(body: Any, text: str):
     refusal = refusal_of(body)
     assert (refusal.status, text in refusal.message) == ("INVALID_ARGUMENT", True), refusal.message
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000, b'{"description": NaN}', b"9" * 5000])
-def test_a_body_that_is_no_json_is_one_message(content: bytes):
+def test_invalid_json_is_one_message(content: bytes):
     with pytest.raises(GoogleError, match="Invalid JSON payload received"):
         parse_body(content, CREATE)
 
 
-def test_every_mistake_is_said_at_once():
+def test_every_mistake_is_reported_at_once():
     message = refusal_of({"xyz": 1, "description": 3}).message
     assert len(message.splitlines()) == 2
     message = refusal_of(service({"timeout": "4000s", "maxInstanceRequestConcurrency": 2000})).message
     assert len(message.splitlines()) == 2
 
 
-def test_protobufs_other_spellings_are_read():
+def test_protobufs_alternative_spellings_are_accepted():
     given_body = {
         "template": {
             "max_instance_request_concurrency": "7",
@@ -297,7 +297,7 @@ GOOGLES = [
 
 
 @pytest.mark.parametrize(("body", "text"), GOOGLES, ids=[text for _, text in GOOGLES])
-def test_what_cloud_run_refuses_is_refused_in_its_words(body: Any, text: str):
+def test_services_that_cloud_run_refuses_get_its_message(body: Any, text: str):
     refusal = refusal_of(body)
     assert (refusal.http_code, text in refusal.message) == (400, True), refusal.message
     assert refusal.message.startswith("Violation in CreateServiceRequest.service.")
@@ -345,7 +345,7 @@ VOLUMES = [
 
 
 @pytest.mark.parametrize(("body", "message"), VOLUMES, ids=[message[:50] for _, message in VOLUMES])
-def test_what_cannot_be_mounted_or_read_is_refused_as_cloud_run_does(body: Any, message: str):
+def test_invalid_mounts_and_secrets_are_refused_as_by_cloud_run(body: Any, message: str):
     refusal = refusal_of(body)
     assert refusal.http_code == 400
     assert message in refusal.message
@@ -394,7 +394,7 @@ OURS = [
 
 
 @pytest.mark.parametrize(("body", "path"), OURS, ids=[path for _, path in OURS])
-def test_what_one_machine_cannot_honour_is_refused_by_name(body: Any, path: str):
+def test_unsupported_fields_are_refused_by_name(body: Any, path: str):
     refusal = refusal_of(body)
     assert (refusal.http_code, refusal.message.startswith(f"{path}: ")) == (501, True), refusal.message
 
@@ -433,7 +433,7 @@ ACCEPTED = [
 
 
 @pytest.mark.parametrize("body", ACCEPTED, ids=[str(one)[-60:] for one in ACCEPTED])
-def test_what_is_supported_or_says_nothing_is_accepted(body: Any):
+def test_supported_and_empty_fields_are_accepted(body: Any):
     parsed = check(body)
     assert parsed == body
     complete = defaults.apply_defaults(parsed, "a@b.c")
@@ -459,7 +459,7 @@ def test_a_service_name_that_cloud_run_refuses_is_refused(name: str):
         ({"maxInstanceCount": 9}, {"scalingMode": "MANUAL", "manualInstanceCount": 5}, (5, 5)),
     ],
 )
-def test_instances_are_bounded_by_revision_and_service(revision: Any, service_level: Any, bounds: Any):
+def test_instances_are_limited_by_revision_and_service(revision: Any, service_level: Any, bounds: Any):
     assert instance_bounds(revision, service_level) == bounds
 
 
@@ -477,5 +477,5 @@ def test_instances_are_bounded_by_revision_and_service(revision: Any, service_le
         ("1e3", None),
     ],
 )
-def test_quantities_are_read_as_kubernetes_writes_them(text: str, amount: float | None):
+def test_quantities_are_parsed_in_kubernetes_format(text: str, amount: float | None):
     assert parse_quantity(text) == amount
