@@ -15,6 +15,7 @@ from pulumi.runtime.proto import plugin_pb2
 from pulumi.runtime.proto.provider_pb2_grpc import ResourceProviderStub
 
 from mcpfleet_local_cloud.commands.processes import Processes
+from pulumi_mcpfleet import provider as provider_folder
 from pulumi_mcpfleet.cloud_build import peers
 from tests.integration.checkout import ROOT, eventually
 
@@ -26,6 +27,7 @@ pytestmark = [
 ]
 
 BUILDER = str(Path(peers.__file__).with_name("pulumi-resource-mcpfleet-build"))
+COMPONENTS = str(Path(provider_folder.__file__).with_name("pulumi-resource-mcpfleet"))
 ASK = """
 import os, sys
 import grpc
@@ -67,23 +69,35 @@ def stand_ins(folder):
     return command, facts["pid"], [f"127.0.0.1:{port}" for port in ports]
 
 
-def image_builder(folder):
+def start_executable(executable, folder):
     """Started by an engine, which reads the port."""
-    say = folder / "port"
+    port_file = folder / "port"
     program = (
         "import subprocess, sys\n"
-        f"with open({str(say)!r}, 'w') as out:\n"
-        f"    made = subprocess.Popen([{BUILDER!r}, '127.0.0.1:9'], stdout=out)\n"
+        f"with open({str(port_file)!r}, 'w') as out:\n"
+        f"    made = subprocess.Popen([{executable!r}, '127.0.0.1:9'], stdout=out)\n"
         f"    open({str(folder / 'pid')!r}, 'w').write(str(made.pid))\n"
         "made.wait()"
     )
     environment = {**os.environ, "MCPFLEET_PYTHON": sys.executable}
     command = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, env=environment)
-    port = eventually(lambda: say.exists() and say.read_text().strip(), "the provider says its port", 60)
+    port = eventually(
+        lambda: port_file.exists() and port_file.read_text().strip(), "the provider has printed its port", 60
+    )
     return command, int((folder / "pid").read_text()), [f"127.0.0.1:{port}"]
 
 
-@pytest.fixture(params=[stand_ins, image_builder])
+def image_builder(folder):
+    """The provider that builds images with Cloud Build."""
+    return start_executable(BUILDER, folder)
+
+
+def component_provider(folder):
+    """The provider of the components for programs in every language."""
+    return start_executable(COMPONENTS, folder)
+
+
+@pytest.fixture(params=[stand_ins, image_builder, component_provider])
 def provider(request, tmp_path):
     command, pid, addresses = request.param(tmp_path)
     yield command, pid, addresses
