@@ -1,4 +1,9 @@
-"""The commands of `./dev` that work on a stack: the order of their steps. The other modules here do the work."""
+"""The commands of `./dev` that work on a stack: the order of their steps. The other modules here do the work.
+
+Pulumi's SDK and the MCP client take a second to import, so only the commands that need them do.
+"""
+
+from __future__ import annotations
 
 import json
 import os
@@ -9,7 +14,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.inert import inert
@@ -29,13 +34,14 @@ from mcpfleet_local_cloud.commands.environment import (
 from mcpfleet_local_cloud.commands.layers import Repository
 from mcpfleet_local_cloud.commands.paths import PROGRAM, Paths
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError, SeveralErrors
-from mcpfleet_local_cloud.commands.pulumi_engine import PulumiStack, UpdateResult
 from mcpfleet_local_cloud.commands.setup import PreparedMachine, prepare
 from mcpfleet_local_cloud.commands.setup.docker_install import find_docker
 from mcpfleet_local_cloud.commands.setup.host import ThisHost
 from mcpfleet_local_cloud.commands.setup.locks import lock_or_refuse
 from mcpfleet_local_cloud.commands.stack_state import find_deployed_stack, read_stack_state, state_file
-from mcpfleet_local_cloud.commands.verify import verify as verify_servers
+
+if TYPE_CHECKING:
+    from mcpfleet_local_cloud.commands.pulumi_engine import PulumiStack, UpdateResult
 
 _LOG_INTERVAL: Final = 0.5
 """Seconds between two reads of a followed log."""
@@ -110,7 +116,7 @@ def up(phases: Phases, stack: str | None = None) -> None:
             outcome = deploy(phases, engine)
         servers: dict[str, Any] = outcome.outputs["servers"]
         clients: dict[str, Any] = outcome.outputs.get("clients", {})
-        verify_servers(phases, folder, servers, clients)
+        _verify_servers(phases, folder, servers, clients)
     if not outcome.changed_urns:
         phases.out.print("\nNo changes: the deployed stack is up to date.")
     print_services(phases, servers, clients)
@@ -145,6 +151,8 @@ def start_cloud(
             )
             step.note(f"{folder.url}, {'started' if cloud.started else 'running'}")
         providers = str(plugins.facts["PULUMI_DEBUG_PROVIDERS"])
+        from mcpfleet_local_cloud.commands.pulumi_engine import PulumiStack
+
         yield PulumiStack(folder, prepared.pulumi, {**prepared.environment(), **exports(folder, providers)})
     finally:
         background.stop_plugins(folder)
@@ -260,11 +268,24 @@ def verify(phases: Phases, call: str | None = None, arguments: str | None = None
     except UsageError as error:
         raise SetupError(str(error), "nothing was called.") from None
     try:
-        verify_servers(phases, folder, stack.servers, stack.clients, named, timeout)
+        _verify_servers(phases, folder, stack.servers, stack.clients, named, timeout)
     except SetupError as error:
         failed.insert(0, error)
     if failed:
         raise SeveralErrors(failed)
+
+
+def _verify_servers(
+    phases: Phases,
+    folder: CloudFolder,
+    servers: Mapping[str, Mapping[str, Any]],
+    clients: Mapping[str, Mapping[str, Any]],
+    call: tuple[str, tuple[str, Mapping[str, Any]]] | None = None,
+    seconds: float | None = None,
+) -> None:
+    from mcpfleet_local_cloud.commands.verify import verify
+
+    verify(phases, folder, servers, clients, call, seconds)
 
 
 def status(phases: Phases) -> None:

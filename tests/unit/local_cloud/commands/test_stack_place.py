@@ -353,7 +353,7 @@ def test_after_a_failed_up_verify_checks_the_deployed_servers_and_reports_the_fa
         if wrong:
             raise wrong
 
-    monkeypatch.setattr(stack, "verify_servers", verify_servers)
+    monkeypatch.setattr("mcpfleet_local_cloud.commands.verify.verify", verify_servers)
     with pytest.raises(SeveralErrors) as failure:
         stack.verify(plain)
     assert checked == ["echo"]
