@@ -18,6 +18,7 @@ from mcpfleet.errors import (
     CredentialsRefusedError,
     NoCredentialsError,
     TokenEndpointUnavailableError,
+    UsageError,
 )
 from mcpfleet.google_transport import GoogleRequest, request_for
 from mcpfleet.inert import inert
@@ -262,15 +263,17 @@ def _shorten(text: str) -> str:
 
 
 def google_api(
-    environ: Mapping[str, str], key_file: Path | None = None
+    environ: Mapping[str, str], key_file: Path | None = None, universe: str = GOOGLE_UNIVERSE
 ) -> Callable[..., tuple[int, Mapping[str, Any]]]:
     """Create a function that calls Google's APIs (`mcpfleet.prerequisites.Api`).
 
     Args:
         environ: The environment, which may name other endpoints.
         key_file: The key of a service account to call as; None: this machine's default identity.
+        universe: The universe domain of the APIs. The default identity of this machine must belong to it.
 
     Raises:
+        UsageError: The default identity belongs to another universe, whose APIs must not get its tokens.
         NoCredentialsError: There are no credentials.
         CredentialsFileError: The key file is not valid.
     """
@@ -293,6 +296,13 @@ def google_api(
         raise CredentialsFileError(f"{key_file} is not the key of a service account: {_first_line(error)}.") from error
     except exceptions.DefaultCredentialsError as error:
         raise NoCredentialsError(f"No Google credentials on this machine. Run {LOGIN}.") from error
+    # For Google's own universe nothing is asked: the property may need a request to the metadata server.
+    if key_file is None and universe != GOOGLE_UNIVERSE and (own := str(credentials.universe_domain)) != universe:
+        raise UsageError(
+            f"The APIs are in the universe {inert(universe, 100)}, and the login of this machine is for"
+            f" {inert(own, 100)}. Nothing was sent. If that universe is yours, log in to it; otherwise, correct"
+            " gcp:universeDomain in the stack's file."
+        )
     if hasattr(credentials, "with_always_use_jwt_access"):
         credentials = credentials.with_always_use_jwt_access(True)  # no token endpoint is needed, on any cloud
 

@@ -133,7 +133,7 @@ def set_secret(
     else:
         value = secret_manager.read_value(sys.stdin.buffer, is_raw=raw)
     environ, key_file = secret_manager.connect(root, stack, location, os.environ)
-    manager = secret_manager.SecretManager(google_api(environ, key_file), location, environ)
+    manager = secret_manager.SecretManager(google_api(environ, key_file, location.universe), location, environ)
     version = manager.add_version(name, value)
     _out.print(f"Version {version.number} of the secret {name} is stored in the project {location.project}.")
     if version.is_new_secret:

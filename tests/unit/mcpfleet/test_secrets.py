@@ -222,15 +222,17 @@ def test_two_different_typed_values_are_refused():
 def run(monkeypatch, tmp_path, capsys):
     """Runs the command with a value on standard input; returns the exit code and everything printed."""
 
-    def run(*words, value=VALUE + "\n", google=None, answer=None):
+    def run(*words, value=VALUE + "\n", google=None, answer=None, universe=None):
         (tmp_path / "Pulumi.yaml").write_text("name: acme\nruntime: python\n")
         (tmp_path / "Pulumi.dev.yaml").write_text(
             "config:\n  gcp:project: acme\n  mcpfleet:fleet: {labels: {team: weather}, servers: {}}\n"
+            + (f"  gcp:universeDomain: {universe}\n" if universe else "")
         )
         google = google or Google()
         for name in ("GOOGLE_SECRET_MANAGER_CUSTOM_ENDPOINT", "GOOGLE_SERVICE_USAGE_CUSTOM_ENDPOINT"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr(google_sources, "google_api", lambda *_: google)
+        if universe is None:
+            monkeypatch.setattr(google_sources, "google_api", lambda *_: google)
         stream = io.TextIOWrapper(io.BytesIO(value.encode()))
         stream.isatty = lambda: answer is not None
         monkeypatch.setattr(sys, "stdin", stream)
@@ -289,3 +291,15 @@ def test_without_the_fleet_package_a_stack_is_refused_and_a_project_accepted(run
     code, printed = run("key", "--project", "acme", google=google)
     assert code == 0, printed
     assert google.secrets == {"key": [VALUE.encode()]}
+
+
+@pytest.mark.parametrize("universe", ["attacker.example", "attacker.example/x?", '"attacker.example/\\e[2J"'])
+def test_a_login_is_not_sent_to_another_universe_that_a_stacks_file_names(run, monkeypatch, universe):
+    login = SimpleNamespace(universe_domain="googleapis.com")  # no request can be signed with it
+    monkeypatch.setattr("google.auth.default", lambda **_: (login, None))
+    code, printed = run("weather-key", "-s", "dev", universe=universe)
+    assert code == 2, printed
+    assert "the login of this machine is for googleapis.com" in printed
+    assert "Nothing was sent" in printed
+    assert VALUE not in printed
+    assert "\x1b" not in printed
