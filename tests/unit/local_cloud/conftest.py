@@ -1,4 +1,4 @@
-"""One cloud in memory: its app, its clients, its clock. No socket, no process, no container."""
+"""A local cloud in memory, with clients and a clock: no socket, process or container."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that the test advances."""
 
     def __init__(self, now: float = NOW) -> None:
         self.now = now
@@ -52,7 +52,7 @@ class Clock:
 
 @dataclass
 class MemoryPlane:
-    """A data plane that keeps book of what it was asked to run."""
+    """A data plane that records what it was told to run."""
 
     running: dict[str, Revision] = field(default_factory=dict)
     routed: dict[str, str] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Ran:
 
 
 class MemoryWorker:
-    """A machine for builds that keeps book of what it was asked to run."""
+    """A build worker that records what it was told to run."""
 
     def __init__(self) -> None:
         self.steps: list[Ran] = []
@@ -216,7 +216,7 @@ def settings(tmp_path: Path, cloud_keys: Path, account_key: Any, monkeypatch: py
 
 @pytest.fixture
 def web() -> dict[str, Any]:
-    """What issuers on this machine answer, by URL: bytes, or a document; everything else refuses the connection."""
+    """The responses of issuers on this machine by URL, as bytes or a document; other URLs refuse the connection."""
     return {}
 
 
@@ -317,7 +317,7 @@ class Program:
         return RESOURCES[kind].create(self.api, Call(), "res", checked, preview=False)
 
     def update(self, kind: str, state: Any, inputs: dict[str, Any]) -> Any:
-        """The same resource with other inputs; a change that replaces is an error."""
+        """Update the resource to other inputs; a change that needs a replacement is an error."""
         assert not any(change.replace for change in self.diff(kind, state, inputs).values())
         checked, _ = self.check(kind, inputs)
         updated = RESOURCES[kind].update(self.api, Call(), state.resource_id, state.properties, checked, preview=False)

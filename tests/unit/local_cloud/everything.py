@@ -42,7 +42,7 @@ def made(running: Any, sent: Sent, path: str, body: Any) -> Any:
 
 
 def _make(running: Any, sent: Sent, name: str) -> None:
-    """One of everything, called *name*."""
+    """Create a resource of each kind with the name *name*."""
     fixed = {
         f"/agentregistry/v1/{PLACE}/services?serviceId={name}": {"endpointSpec": {"type": "NO_SPEC"}},
         f"/artifactregistry/v1/{PLACE}/repositories?repositoryId={name}": {

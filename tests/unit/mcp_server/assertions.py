@@ -15,13 +15,13 @@ OTHER = ec.generate_private_key(ec.SECP256R1())
 
 
 def published(key=KEY, kid="one") -> bytes:
-    """What Google publishes."""
+    """The keys that Google publishes."""
     member = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(key.public_key()))
     return json.dumps({"keys": [{**member, "kid": kid, "alg": "ES256", "use": "sig"}]}).encode()
 
 
 def assertion(key=KEY, kid="one", algorithm="ES256", now=None, **claims) -> str:
-    """What the proxy says of Ada; a claim that is None is left out."""
+    """Return an assertion of the proxy about Ada; a claim that is None is left out."""
     now = int(time.time() if now is None else now)
     members = {
         "iss": "https://cloud.google.com/iap",

@@ -56,7 +56,7 @@ async def served(app: Any, bound: socket.socket) -> AsyncIterator[None]:
 
 
 class AuthorizationServer:
-    """Publishes metadata and keys, issues tokens, and does what is wrong when a test asks for it."""
+    """An authorization server with metadata, keys and tokens, which misbehaves if a test says so."""
 
     def __init__(self) -> None:
         self.socket = free_socket()

@@ -60,7 +60,7 @@ async def asked(app, headers, *, modern=True):
 
 
 def named_by_gate(name: str, **claims) -> tuple[bytes, bytes]:
-    """What the gate of `access: login` adds to a request of the person with this name."""
+    """Return the header that the gate of `access: login` adds to a request of this person."""
     account = {"iss": "https://login.acme.dev", "sub": f"{name}-1", "email": f"{name}@acme.dev", "email_verified": True}
     return b"x-mcpfleet-caller", base64.urlsafe_b64encode(json.dumps(account | claims).encode())
 

@@ -19,7 +19,7 @@ def modern(request):
 
 
 class Slow:
-    """A tool that holds until told."""
+    """A tool that blocks until the test releases it."""
 
     def __init__(self, drain_seconds=5.0, **environment):
         self.gate, self.entered = asyncio.Event(), asyncio.Event()

@@ -1,4 +1,4 @@
-"""One POST and its response: JSON, or an event stream if there is more than one message."""
+"""Tests of one POST and its response: JSON, or an event stream if there is more than one message."""
 
 import asyncio
 import json

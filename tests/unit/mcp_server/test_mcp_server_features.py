@@ -208,7 +208,7 @@ async def test_a_long_list_has_pages_and_an_invalid_cursor_is_refused(connected)
 
 
 class LikeFastMCP:
-    """Has what is used of a FastMCP (4.2), which makes its session manager when its application starts."""
+    """The used part of a FastMCP (4.2), which creates its session manager when its application starts."""
 
     def __init__(self, server):
         self._mcp_server = lowlevel_of(server)

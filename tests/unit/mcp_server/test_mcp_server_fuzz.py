@@ -186,7 +186,7 @@ def legacy(serve):
 
 @pytest.fixture(scope="module")
 def sdk(serve):
-    """The same server as the SDK itself serves it."""
+    """The same server, served by the SDK's own transport."""
     return serve(
         build_server(Settings()).streamable_http_app(
             stateless_http=True, transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False)

@@ -39,7 +39,7 @@ MIB = 1024 * 1024
 
 
 class Clock:
-    """The gate's clock; it stands still."""
+    """A fixed clock for the gate."""
 
     now = 1000.0
 

@@ -23,7 +23,7 @@ def modern(request):
 
 
 class Kitchen:
-    """Tools that hold until told."""
+    """Tools that block until the test releases them."""
 
     def __init__(self, **environment):
         self.running, self.most = 0, 0
@@ -139,7 +139,7 @@ async def test_unknown_tool_names_do_not_fill_the_memory():
 
 
 def lowlevel(run):
-    """A server that can be asked for its tools by `tools/list` alone."""
+    """A server whose tools are known only from `tools/list`."""
 
     async def listed(ctx, params):
         tools = [Tool(name=name, input_schema={"type": "object"}) for name in ("cook", "bake")]

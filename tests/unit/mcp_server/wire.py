@@ -1,4 +1,4 @@
-"""One HTTP request to an ASGI application, message by message, which clients that collect bodies do not show."""
+"""Sends one HTTP request to an ASGI application and records its messages, which ordinary clients hide."""
 
 import asyncio
 import json
@@ -48,7 +48,7 @@ class Request:
         return json.loads(body.partition(b"data: ")[2])
 
     async def answer(self) -> tuple[int, Any]:
-        """Wait for a whole JSON answer."""
+        """Wait for a complete JSON response."""
         status, headers = await self.start()
         assert headers["content-type"] == "application/json", headers
         body, has_more = await self.part()

@@ -32,7 +32,7 @@ class Echo:
 
 
 class Pipes:
-    """What `serve` reads and what it writes; no number is closed twice, since another file may have it by then."""
+    """The input and output of `serve`; no descriptor is closed twice, since another file may have it by then."""
 
     def __init__(self):
         self.source, self.into = os.pipe()

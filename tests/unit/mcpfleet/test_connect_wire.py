@@ -73,7 +73,7 @@ def test_an_excessive_retry_time_is_ignored(digits):
 
 
 class Line(anyio.abc.ByteStream):
-    """A connection in memory: it records what is written, and returns what the test sends as the server.
+    """A connection in memory: it records written bytes, and returns what the test sends as the server.
 
     It stands in for its own socket, too. A pipe is what it can be asked by whether there is something to read.
     """
@@ -206,7 +206,7 @@ async def asking(upstream, headers=None):
 
 
 async def exchange(network, upstream, *pieces, lines=1):
-    """One request on the newest of so many connections, answered by these pieces; its status, headers and body."""
+    """Send a request on the newest connection, which answers in these chunks; return status, headers and body."""
     task = asyncio.ensure_future(asking(upstream))
     (await network.wait_for_request(lines)).say(*pieces)
     return await asyncio.wait_for(task, BOUND)

@@ -63,7 +63,7 @@ PATHS = ("/proc", "/dev/", "/tmp", "/etc/", "/var/", "/usr/", "/bin/", "/sys/") 
 
 
 def only_posix(tree):
-    """What a module uses that only POSIX has."""
+    """Return the names of a module that exist only on POSIX."""
     documented = {
         id(item.value) for item in ast.walk(tree) if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant)
     }

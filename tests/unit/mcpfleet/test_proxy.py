@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Chunks(httpx2.AsyncByteStream):
-    """A response body; `closed` tells that the reader let go of it."""
+    """A response body; `closed` is set once the reader has closed it."""
 
     def __init__(self, chunks):
         self._chunks = chunks
@@ -54,7 +54,7 @@ ALLOWED = "access-control-allow-origin"
 
 
 class Call:
-    """One request at the proxy's ASGI edge, where each part that is sent can be seen at its time."""
+    """A request to the proxy's ASGI application, with every message that it sends."""
 
     def __init__(self, app, method="GET", path="/mcp", headers=(), body=(b"",), query=b"", kind="http", send=None):
         names = {name for name, _ in headers}
@@ -99,7 +99,7 @@ class Call:
         return None
 
     async def answer(self):
-        """The whole answer: status, headers, body, and whether it came to its end."""
+        """Return the response: status, headers, body, and whether it is complete."""
         start = await self.next()
         body, exit_info = b"", False
         while (part := await self.next()) is not None:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Account:
-    """Its tokens live an hour, and are numbered."""
+    """An account whose tokens are numbered and expire after an hour."""
 
     name = "metadata server"
     any_audience = True
@@ -44,7 +44,7 @@ class Account:
 
 
 class FrontEnd(httpx2.AsyncBaseTransport):
-    """A service; `answers` come first, for requests whose body holds `on`."""
+    """A service; it returns `answers` first, to requests whose body contains `on`."""
 
     def __init__(self, app):
         self.way = httpx2.ASGITransport(app)

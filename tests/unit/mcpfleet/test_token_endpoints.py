@@ -21,7 +21,7 @@ LIMIT = 4096
 
 
 class Pieces(httpx2.AsyncByteStream):
-    """A body as it comes; says how many pieces were taken of it."""
+    """A streamed body that counts the chunks read from it."""
 
     def __init__(self, pieces):
         self._pieces, self.taken = pieces, 0
@@ -146,7 +146,7 @@ KINDS = ["text/plain", "application/json", "application/json; charset=nothing"]
 
 
 def fetched(source):
-    """A token, or what is said instead."""
+    """Return the token, or the error message."""
     try:
         return source.fetch(AUDIENCE), ""
     except AuthError as error:

@@ -23,7 +23,7 @@ def anyio_backend():
 
 
 class FakeServer:
-    """A stdio server: speaks JSON lines, does what the name of the tool says, and ends when it is told to."""
+    """A fake stdio server of JSON lines, whose tools do what their names say."""
 
     capabilities = MappingProxyType({"tools": {"listChanged": True}, "resources": {"subscribe": True}, "logging": {}})
 
@@ -107,7 +107,7 @@ class FakeServer:
         self.reader.on_line(params["arguments"]["line"].replace("ID", str(number)).encode("latin-1"))
 
     def tool_hold(self, number, params):
-        """Answers when the test says so."""
+        """Answer when the test says so."""
         self.held[params["arguments"]["key"]] = number
 
     def release(self, key, text="released"):
@@ -122,7 +122,7 @@ class FakeServer:
         self.say(id=number, result=self.text("done"))
 
     def tool_ask(self, number, params):
-        """Asks the client, and answers with what it said."""
+        """Send a request to the client, and answer with its response."""
         identity = f"ask-{number}"
         self.asked[identity] = number
         self.say(id=identity, method=params["arguments"]["method"], params={"message": "well?"})
@@ -137,7 +137,7 @@ class FakeServer:
 
 @dataclass
 class Fleet:
-    """Every server that was started, and what the next starts come to."""
+    """All started servers, and the outcomes of the next starts."""
 
     settings: Settings
     started: list[FakeServer] = field(default_factory=list)
@@ -160,7 +160,7 @@ class Fleet:
 
 @dataclass
 class Answer:
-    """What came back over HTTP."""
+    """An HTTP response."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -265,7 +265,7 @@ async def settle():
 
 @pytest.fixture
 def wait_until():
-    """`await wait_until(condition)`: let the loop go on until the condition holds; the test's time limit bounds it."""
+    """`await wait_until(condition)`: run the event loop until the condition is true, within the test's time limit."""
 
     async def wait_until(condition):
         while not condition():  # noqa: ASYNC110  # what is waited for is a list that fills, not an event

@@ -18,7 +18,7 @@ ASKS = {"elicitation": {}}
 
 @pytest.fixture
 def splitting(fake_server):
-    """A server that takes for a line whatever any reader takes for one, and does what each line says.
+    """A server that splits its input at every kind of line break, and executes each line.
 
     Of a member that comes twice it takes both, as Go does with objects.
     """
@@ -234,7 +234,7 @@ def with_part(where, plant):
 @pytest.mark.parametrize("end", ["\n", "\r", "\u2028", "\u2029", "\x85", "\\u2028", "\\u0085"])
 @pytest.mark.parametrize("where", PARTS)
 async def test_no_part_of_a_message_ends_a_line(bridging, splitting, wait_until, where, end):
-    """Line ends proper are no JSON inside a text, so such a message is refused as a whole."""
+    """JSON text can't contain raw line ends, so such a message is refused."""
     plant = f'x{end}{{\\"jsonrpc\\":\\"2.0\\",\\"id\\":1,\\"method\\":\\"ping\\"}}{end}'
     method = "subscriptions/listen" if where == "uri" else "tools/call"
     modern = {"mcp-protocol-version": "2026-07-28", "mcp-method": method, "mcp-name": "echo"}

@@ -50,7 +50,7 @@ def broken(draw, texts):
 
 
 def doubled(message):
-    """The same members twice, with other values the second time."""
+    """Return the object with each member repeated, with another value."""
     text = json.dumps(message)[1:-1]
     return ("{" + ", ".join([text, '"id": 77, "method": "ping"'] if text else ['"id": 1, "id": 2']) + "}").encode()
 

@@ -10,7 +10,7 @@ LOCKED = {one["name"]: one for one in tomllib.loads((ROOT / "uv.lock").read_text
 
 
 def needed(name, extras=()):
-    """What a package and its extras bring, by the lock; names with the extras that are asked of each."""
+    """Return the dependencies of a package and its extras by the lock: names with their requested extras."""
     package, visited = LOCKED[name], {(name, tuple(extras))}
     todo = [*package.get("dependencies", ())]
     for extra in extras:

@@ -1,4 +1,4 @@
-"""Hashes build contexts: the hash changes exactly if a file changes that the build can read.
+"""Hashes build contexts: equal for equal content, and different after any change that the build can read.
 
 As in pulumi-docker-build's context.go: the Dockerfile's content, then each file that `.dockerignore` leaves in, by
 path, mode and content. The value differs from the real plugin's; only its changes matter.

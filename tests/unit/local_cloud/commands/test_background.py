@@ -27,7 +27,7 @@ class FakeProcess:
 
 @dataclass
 class Machine:
-    """Starts programs that write their facts at once, unless `broken` says what they print before they end."""
+    """A fake machine: started programs write their ready file at once, or print `broken` and exit."""
 
     folder: CloudFolder
     table: dict[int, list[str]] = field(default_factory=dict)

@@ -13,7 +13,7 @@ NAME = "us/mcpfleet-public/images/base"
 
 
 class Registry:
-    """As much of a registry as a push needs."""
+    """The part of a registry that a push needs."""
 
     def __init__(self):
         self.blobs, self.refuses, self.garbles = {}, False, False

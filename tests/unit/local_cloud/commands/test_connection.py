@@ -1,4 +1,4 @@
-"""How `mcpfleet secrets` reaches the local cloud of a stack."""
+"""Tests of how `mcpfleet secrets` reaches a stack's local cloud."""
 
 from importlib.metadata import entry_points
 

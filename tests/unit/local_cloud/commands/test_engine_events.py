@@ -1,4 +1,4 @@
-"""What is shown and kept of the engine's events, which come as the SDK parses them from the engine's own JSON."""
+"""Tests of the messages and errors that are collected from the engine's events, as the SDK parses them."""
 
 import pytest
 from pulumi.automation.events import EngineEvent

@@ -1,4 +1,4 @@
-"""Whose lock it is: that of an update under way, of one whose program was killed, or nobody's."""
+"""Tests of a stack's lock: of a running update, of an update whose program was killed, and without an owner."""
 
 import json
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What a destroyed stack may leave behind, each kind by itself; and how the local cloud is asked."""
+"""Tests of the leftovers of a destroyed stack, kind by kind, and of the client of the admin API."""
 
 import json
 from dataclasses import dataclass, field

@@ -40,7 +40,7 @@ def recipe():
 
 @pytest.fixture
 def debian(host):
-    """A machine whose mmdebstrap works: it writes the file that it is told to write."""
+    """A machine whose mmdebstrap works: it writes its output file."""
 
     def make(words):
         Path(words[-1]).write_text("a root file system")

@@ -29,13 +29,13 @@ def cached(paths):
 
 @pytest.fixture
 def runs_when_there(host, cached):
-    """The cache's CLI runs from the moment its file is there."""
+    """The cached CLI runs as soon as its file exists."""
     host.answers[str(cached), "version"] = lambda _: says(PINNED_CLI) if cached.exists() else CompletedProgram(127, "")
 
 
 @pytest.fixture
 def go(host, runs_when_there):
-    """A Go that builds: it writes the file that it is told to write."""
+    """A Go toolchain whose build works: it writes its output file."""
 
     def build(words):
         Path(words[words.index("-o") + 1]).write_text("the CLI")
@@ -49,7 +49,7 @@ def go(host, runs_when_there):
 
 
 def archive_of(version, host):
-    """An archive whose CLI says `version`, as the official one is laid out."""
+    """An archive with the layout of the official one, whose CLI prints `version`."""
 
     def serve(_url, to):
         content = f"CLI {version}".encode()

@@ -1,4 +1,4 @@
-"""What `./dev up` looks at before it sets anything up."""
+"""Tests of the checks of `./dev up` before any setup."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the commands find out before they do anything: the folder, the server, what is left to do."""
+"""Tests of what the commands read before they act: the project's folder, the stack and the server."""
 
 import io
 import json
@@ -311,7 +311,7 @@ MADE = ("mcp-echo", "mcp-sqlite", "mcp-late")
 
 @pytest.fixture
 def failed_up(monkeypatch, folder):
-    """A cloud in which `sqlite` failed, beside `echo`, `late`, which runs, and one that somebody made by hand."""
+    """A cloud with the failed server `sqlite`, the running servers `echo` and `late`, and a service created by hand."""
     states = {
         SERVER["service"]: "CONDITION_SUCCEEDED",
         "mcp-sqlite": "CONDITION_FAILED",

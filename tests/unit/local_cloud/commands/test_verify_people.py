@@ -61,7 +61,7 @@ def printed(plain):
 
 @pytest.fixture
 def verifies(monkeypatch, plain, tmp_path):
-    """`verifies(reports, **options)`: runs it with what the checks would find; gives what is asked of each service."""
+    """`verifies(reports, **options)`: run verify with these results; return the checks of each service."""
 
     def run(found, look=None, **options):
         asked = {}

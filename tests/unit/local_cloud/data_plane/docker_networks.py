@@ -103,7 +103,7 @@ class FakeContainer:
 
 
 class FakeDocker:
-    """As much of `docker.DockerClient`."""
+    """A fake `docker.DockerClient`."""
 
     def __init__(self, *pools, image="sha256:base"):
         self.networks = FakeNetworks(self, pools or ["172.20.0.0/16"])

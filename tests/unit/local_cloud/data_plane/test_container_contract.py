@@ -1,4 +1,4 @@
-"""What a container is made with, where its service answers, and what is kept of it: no Docker needed."""
+"""Tests of a container's configuration, its service's port, and its stored logs, without Docker."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Why a container does not serve, told from what is left of it."""
+"""Tests of the diagnosis of a container that does not serve."""
 
 import json
 

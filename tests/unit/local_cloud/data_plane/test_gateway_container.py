@@ -1,4 +1,4 @@
-"""How the gateway container is made, taken over and replaced, and where it is reached."""
+"""Tests of how the gateway container is created, taken over and replaced, and of its ports."""
 
 import asyncio
 import io
@@ -24,7 +24,7 @@ def docker():
 
 @pytest.fixture
 def start(docker, tmp_path):
-    """What a process of the cloud does at its start: its networks, and its gateway container's id."""
+    """Start a process of the cloud; return its networks and the id of its gateway container."""
 
     async def start():
         engine = FakeEngine(docker)

@@ -1,4 +1,4 @@
-"""gRPC's health check as a probe asks it, of a server in memory."""
+"""Tests of gRPC health probes against a server in memory."""
 
 import asyncio
 import struct
@@ -17,7 +17,7 @@ OK = [("grpc-status", "0")]
 
 
 class Server:
-    """The other end of a connection; answers one call, and keeps what it was asked."""
+    """The server's end of a connection: it answers one call and records the request."""
 
     def __init__(self, message=SERVES, *, trailers=OK, prefix=None, raw=None):
         self.link = H2Connection(H2Configuration(client_side=False, header_encoding="utf-8"))

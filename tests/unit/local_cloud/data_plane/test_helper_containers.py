@@ -12,7 +12,7 @@ STOPPED = APIError('500 Server Error: Internal Server Error ("cannot start a sto
 
 
 def engine_that(*answers):
-    """An engine whose Docker gives these answers to `docker run`, in turn; and what it was asked to run."""
+    """Return an engine whose Docker gives these results of `docker run` in turn, and the list of its calls."""
     left, asked = list(answers), []
 
     def run(**spec):

@@ -1,4 +1,4 @@
-"""Which image a reference stands for, with a Docker that holds what the test says."""
+"""Tests of resolving an image's reference, with a fake Docker."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ class FakeImage:
 
 
 class FakeDocker:
-    """Docker's images: what is there, and what a pull brings."""
+    """Docker's images: the local ones, and those that a pull finds."""
 
     def __init__(self, *present, remote=(), steps=(), refusal=None, architecture="amd64", only=None):
         self.present = list(present)

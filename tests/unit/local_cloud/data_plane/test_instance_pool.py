@@ -1,4 +1,4 @@
-"""Cloud Run's scaling rules, in a world where instances and time do what the test says."""
+"""Tests of Cloud Run's scaling rules, with fake instances and a fake clock."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from mcpfleet_local_cloud.data_plane.pool import InstancePool, NoInstanceError
 
 
 class World:
-    """Instances are numbers; they start when told to, or at once."""
+    """Fake instances, which are numbers: they start at once, or when the test says so."""
 
     def __init__(self, *, at_once=True, **bounds):
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""Remote repositories: what stands behind an image, and what a repository in front of nothing is told."""
+"""Tests of remote repositories: an image's upstream, and refused configurations."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What an engine says of itself, and what follows from it."""
+"""Tests of an engine's facts, and of their consequences."""
 
 from pathlib import Path
 

@@ -23,7 +23,7 @@ DOOR = ServiceEndpoint(
 
 @dataclass
 class FakeInstance:
-    """Answers as told and remembers what reached it."""
+    """A fake instance: it answers as configured and records its requests."""
 
     status: int = 200
     headers: list = field(default_factory=lambda: [(b"Content-Type", b"text/plain")])
@@ -74,7 +74,7 @@ class FakeInstance:
 
 
 class Rights:
-    """Who may invoke: a set of e-mail addresses; None in it means everybody."""
+    """The callers with permission to invoke: a set of email addresses; None in it stands for all users."""
 
     def __init__(self, *members):
         self.members = set(members)
@@ -85,7 +85,7 @@ class Rights:
 
 
 class Exchange:
-    """One request: what was sent to the caller, and a caller that may hang up."""
+    """One request with the messages sent to its caller; the caller can disconnect."""
 
     def __init__(self, app, path, headers, method, body, query, raw_path=None):
         self.events = []

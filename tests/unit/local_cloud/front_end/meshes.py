@@ -39,7 +39,7 @@ def service(api, name="hello", **more):
 
 
 def mesh_resources(program, service="hello", host="mcp-hello"):
-    """What pulumi_mcpfleet.components.service_mesh makes for a server: kind, inputs and the resource, in order."""
+    """The resources that components.service_mesh creates for a server: kind, inputs and the resource, in order."""
     made = []
 
     def create(kind, inputs):

@@ -1,4 +1,4 @@
-"""From a caller's headers through the front end to what a container believes: nobody becomes somebody else."""
+"""Tests of forged identity headers: from a caller through the front end to the container's reader."""
 
 import asyncio
 import base64
@@ -47,7 +47,7 @@ def proxy(tmp_path_factory):
 
 
 def claimed(email):
-    """A token as the front end leaves one behind, of whoever wants to be somebody."""
+    """Return a forged token in the form in which the front end passes tokens on."""
     claims = {"iss": "https://accounts.google.com", "sub": email, "email": email, "email_verified": True}
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "RS256"}, claims)]
     return b"Bearer " + b".".join(parts) + b".SIGNATURE_REMOVED_BY_GOOGLE"
@@ -68,7 +68,7 @@ options = st.lists(
 
 
 def sent(identity, door, headers, proxy=None):
-    """What the container gets, or None where the request is refused."""
+    """Return the headers that the container gets, or None if the request is refused."""
     guard = Authorizer(identity, Everybody(), proxy=proxy)
     verdict = guard.check(RoutedRequest(endpoint=door, is_balanced=True), headers, "/mcp")
     return container_headers(headers, verdict, "10.0.0.1") if isinstance(verdict, Allowed) else None

@@ -52,7 +52,7 @@ def behind(api, program):
 
 
 def passed(api, token=None, header=b"authorization", **more):
-    """What the front door says of a request with *token*."""
+    """Return the front end's response to a request with *token*."""
     guard = Authorizer(api.cloud.identity, api.cloud.policies, clock=api.clock, proxy=api.cloud._identity_aware_proxy)
     (door,) = api.cloud.run.endpoints()
     headers = [(b"host", b"127.0.0.1:1")]

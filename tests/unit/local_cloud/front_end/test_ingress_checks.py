@@ -1,4 +1,4 @@
-"""Who may pass to a service: the decision table of Cloud Run's front end, for any request that hypothesis finds."""
+"""Tests of Cloud Run's front end: the decision table for credentials, with generated requests."""
 
 import string
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""What the ingress does with a request that may pass: headers, bodies, limits, failures."""
+"""Tests of how the ingress forwards an allowed request: headers, bodies, limits and failures."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""What an attack on the ingress broke, each as the attacker did it."""
+"""Regression tests of an attack on the ingress."""
 
 import asyncio
 

@@ -44,7 +44,7 @@ def service(api, name="hello", **more):
 
 @pytest.fixture
 def balanced(api, program):
-    """What pulumi_mcpfleet.components.custom_domain makes: the resources by kind, in the order of their making."""
+    """The resources that components.custom_domain creates: kind, inputs and the resource, in order."""
     service(api)
     return domain_resources(program)
 

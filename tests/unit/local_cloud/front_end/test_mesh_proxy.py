@@ -1,4 +1,4 @@
-"""What a revision and a container in a service mesh meet: the proxy beside them, and the names of private zones."""
+"""Tests of the service mesh: the sidecar proxy, and the names of private zones."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What makes one service find and trust another: names, certificates, and how a container's call arrives."""
+"""Tests of calls between services: names, certificates, and the routing of a container's call."""
 
 import ssl
 from pathlib import Path

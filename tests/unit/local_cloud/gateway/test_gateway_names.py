@@ -1,4 +1,4 @@
-"""What the containers' name server says, and which names it has asked elsewhere."""
+"""Tests of the containers' DNS server: its answers, and the names that it forwards."""
 
 import struct
 

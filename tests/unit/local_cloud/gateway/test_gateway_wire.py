@@ -1,4 +1,4 @@
-"""What host and gateway container say to each other: a parser takes what its packer gives, or refuses."""
+"""Tests of the protocol between host and gateway container: each parser accepts its encoder's output, or refuses."""
 
 import pytest
 from hypothesis import given

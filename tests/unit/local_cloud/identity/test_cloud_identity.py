@@ -1,4 +1,4 @@
-"""Tokens: nothing that was not signed here, whole, for now, is believed."""
+"""Tests of the cloud's tokens: only complete, unexpired tokens with its signature are accepted."""
 
 import base64
 import hashlib

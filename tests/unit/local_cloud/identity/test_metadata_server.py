@@ -1,4 +1,4 @@
-"""What a container learns from the metadata server about itself, and what it is refused."""
+"""Tests of the metadata server: what a container can read, and what is refused."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is written in one turn of the loop goes as one write, in order, and whoever writes too much is told at once."""
+"""Tests of the buffered transport: the writes of one loop iteration are one write, in order, with backpressure."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The cloud's process may hold as many connections as the gateway lets in, as far as the machine allows."""
+"""Tests of the limit of open files, which the cloud raises for the gateway's connections."""
 
 import resource
 

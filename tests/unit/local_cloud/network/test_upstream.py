@@ -89,7 +89,7 @@ class Container:
         loop.create_connection = create_connection
 
     async def sent(self):
-        """What the newest connection has been sent; waits until that is no more."""
+        """Return the bytes sent on the newest connection, once no more arrive."""
         before = None
         while before != (before := self.wires[-1].sent if self.wires else b"") or not before:
             await asyncio.sleep(0)
@@ -100,7 +100,7 @@ class Container:
         return self.upstream.send(method, target, [(b"host", b"x"), *headers], body)
 
     async def ask(self, *says, ends=False, **request):
-        """A request that is answered with *says*: status, headers, body."""
+        """Send a request, which the container answers with *says*; return status, headers and body."""
 
         async def answer():
             await self.sent()

@@ -33,7 +33,7 @@ class RefusedError(Exception):
 
 
 class Context:
-    """As much of a gRPC context as a servicer uses."""
+    """The part of a gRPC context that a servicer uses."""
 
     def __init__(self, peer):
         self._peer = peer

@@ -1,4 +1,4 @@
-"""How long the gcp provider waits for an API that does not answer."""
+"""Tests of how long the gcp provider waits for an API that does not respond."""
 
 import httpx2
 import pytest
@@ -13,7 +13,7 @@ BUSY = (503, {"error": {"code": 503, "message": "busy"}})
 
 
 class Clock:
-    """Time that passes only where somebody waits; stands in for the event that says Ctrl-C was pressed, too."""
+    """A clock that advances only while something waits; it also replaces the event that Ctrl-C sets."""
 
     def __init__(self):
         self.now = 0.0

@@ -1,4 +1,4 @@
-"""What the real gcp provider sent and was answered; a project as it was before; and the same fleet on the emulated one.
+"""Fixtures of the real gcp provider's recorded calls, of the project before, and of the same fleet on the emulated one.
 
 `create.jsonl` is the fleet of 103 resources from nothing, `edit.jsonl` the beginning of its change, `drift.jsonl` a
 lost resource made again: pulumi-gcp (the bridge of 9.35, the provider's code of 10.x) against a local cloud in November
@@ -72,7 +72,7 @@ class Made:
 
 @dataclass
 class Engine(pulumi.runtime.Mocks):
-    """As much of the Pulumi engine as an update needs, over the emulated gcp provider; other providers build images."""
+    """The part of the Pulumi engine that an update needs, over the emulated gcp provider."""
 
     program: Any
     project: str
@@ -107,7 +107,7 @@ class Engine(pulumi.runtime.Mocks):
         ]
 
     def changes(self, of: Callable[[Made], dict[str, Any]]) -> dict[Named, list[str]]:
-        """What a second update would change, the states being what *of* makes of them."""
+        """Return the changes of a second update, over the states that *of* returns."""
         found: dict[Named, list[str]] = {}
         for name, made in self.made.items():
             diff = self._of(name).diff(self.program.api, from_struct(to_struct(of(made))), made.inputs)

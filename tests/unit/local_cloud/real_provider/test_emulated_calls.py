@@ -63,7 +63,7 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 
 def unlike(real: dict[str, list[Any]], ours: dict[str, list[Any]]) -> list[str]:
-    """Where the bodies of the same calls differ, but for what may."""
+    """Return the differences between the bodies of the same calls, except for the allowed ones."""
     found: list[str] = []
     for call, theirs in real.items():
         if call.startswith("GET") or _policy(call):
@@ -78,7 +78,7 @@ def unlike(real: dict[str, list[Any]], ours: dict[str, list[Any]]) -> list[str]:
 
 
 def grants(calls: dict[str, list[Any]]) -> dict[str, set[tuple[str, str]]]:
-    """Who got which role, by the call that wrote the policy; the deployer has what the cloud gave it."""
+    """Return the granted roles by the call that wrote the policy, without the deployer's own."""
     return {
         call: {
             (binding["role"], member)
@@ -136,7 +136,7 @@ def real_state(made: Any) -> dict[str, Any]:
 
 
 def older_state(made: Any) -> dict[str, Any]:
-    """What an older local cloud's state has: references as the program wrote them."""
+    """Return the state as an older local cloud wrote it: references as in the program."""
     return {**made.state, **{name: value for name, value in made.inputs.items() if isinstance(value, str)}}
 
 

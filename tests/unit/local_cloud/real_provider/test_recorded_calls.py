@@ -45,7 +45,7 @@ class Replay:
 
 
 def missing(then: Any, now: Any, path: str = "") -> list[str]:
-    """What an answer had then and has not now, or of another type; etags and operations' names are strings."""
+    """Return the fields of a recorded response that are missing now, or have another type."""
     if isinstance(then, dict):
         if not isinstance(now, dict):
             return [path]
@@ -61,7 +61,7 @@ def missing(then: Any, now: Any, path: str = "") -> list[str]:
 
 
 def differences(replay: Replay, calls: list[dict[str, Any]]) -> list[str]:
-    """Where the calls are answered otherwise than they were."""
+    """Return the differences between the responses and the recorded ones."""
     found: list[str] = []
     for number, call in enumerate(calls):
         answer = replay.send(call)

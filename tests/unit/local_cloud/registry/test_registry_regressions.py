@@ -1,4 +1,4 @@
-"""What an attack on the registry broke, each as the attacker did it."""
+"""Regression tests of an attack on the registry."""
 
 import asyncio
 import json
@@ -222,7 +222,7 @@ def test_a_login_with_an_unknown_token_fails(client):
 
 
 def left_over(tmp_path, catalog):
-    """Uploads that are under way, or were: files, and what is known of them."""
+    """Return running and abandoned uploads: their files and records."""
     return [path.name for path in (tmp_path / "uploads").iterdir()], catalog._store.list("registry.upload")
 
 

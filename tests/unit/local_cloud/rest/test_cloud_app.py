@@ -1,4 +1,4 @@
-"""The app around the APIs: errors nobody foresaw, bodies, the log, the cloud's own API; and how a cloud begins."""
+"""Tests of the application around the APIs: unexpected errors, bodies, the log, the admin API, and a fresh cloud."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The tables of Google's APIs: what is kept is what the generator made, and every route has its method there."""
+"""Tests of the tables of Google's APIs: they match their generator, and have a method for every route."""
 
 import json
 

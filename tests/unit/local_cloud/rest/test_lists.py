@@ -1,4 +1,4 @@
-"""Lists: each comes whole, or in pages of any size, as `pageSize` (`maxResults`) and `pageToken` ask."""
+"""Tests of lists: each is complete in pages of any size (`pageSize`, `maxResults`, `pageToken`)."""
 
 import base64
 from typing import Any

@@ -1,4 +1,4 @@
-"""Whether who holds an ID token is still who they were when it was made."""
+"""Tests of whether the account of an ID token is still active."""
 
 import pytest
 

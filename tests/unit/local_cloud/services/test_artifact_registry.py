@@ -32,7 +32,7 @@ BODY = {
 
 
 class OpenAuthorizer:
-    """Knows one caller, who may do everything but what is in `denied`."""
+    """An authorizer with one caller, who has every permission except those in `denied`."""
 
     def __init__(self):
         self.denied = set()

@@ -1,4 +1,4 @@
-"""Who may call the APIs: bearers, enabled APIs, permissions; with google-auth as the judge of our credentials."""
+"""Tests of access to the APIs: tokens (also google-auth's), enabled APIs, and permissions."""
 
 import json
 
@@ -165,7 +165,7 @@ def test_a_token_with_insufficient_scopes_is_refused(running, self_signed):
     ],
 )
 def test_a_token_can_call_the_methods_of_its_scopes(running, method, path, scope, reaches):
-    """google-cloud-storage asks for scopes of Cloud Storage alone."""
+    """google-cloud-storage requests only scopes of Cloud Storage."""
     running.enable("compute", "storage")
     email = f"deployer@{running.project}.iam.gserviceaccount.com"
     token, _ = running.cloud.identity.mint_access_token(

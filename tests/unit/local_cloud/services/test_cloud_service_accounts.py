@@ -198,7 +198,7 @@ def test_the_deployer_cannot_create_keys(iam, account):
 
 @pytest.fixture
 def keeper(iam, account):
-    """Call as somebody who may handle keys."""
+    """Call as an account that can manage keys."""
     iam.grant("roles/iam.serviceAccountKeyAdmin", "user:ada@mcpfleet.test")
 
     def call(method, path="", body=None):

@@ -1,4 +1,4 @@
-"""The token endpoint and IAM Credentials: what a credential is exchanged for, and what is refused."""
+"""Tests of the token endpoint and of IAM Credentials."""
 
 import google.auth.exceptions
 import google.oauth2.credentials
@@ -238,7 +238,7 @@ def test_google_auth_reports_a_refusal_as_googles(running, transport):
 
 @pytest.fixture
 def creator(running):
-    """Call IAM Credentials as somebody who may."""
+    """Call IAM Credentials as an account with the permission."""
     running.enable("iamcredentials")
     running.grant("roles/iam.serviceAccountTokenCreator", "user:ada@mcpfleet.test")
 

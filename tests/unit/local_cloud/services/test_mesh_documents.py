@@ -253,7 +253,7 @@ def read_as(method, body):
 
 
 def outcome(do):
-    """What came of it: a document, or the code of its refusal."""
+    """Return the document, or the status code of the error."""
     try:
         return do(), None
     except GoogleError as refusal:

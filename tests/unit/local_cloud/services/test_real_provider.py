@@ -1,4 +1,4 @@
-"""What the real gcp provider sends and reads back, as it was recorded."""
+"""Tests with recorded requests of the real gcp provider."""
 
 from typing import Any
 

@@ -138,7 +138,7 @@ class Transport:
 
 @pytest.fixture
 def credentials(api, provide, token, tmp_path):
-    """What google-auth makes of a credential file of the kind that pipelines have."""
+    """Return google-auth's credentials for a credential file as pipelines have it."""
     provide()
     file = tmp_path / "token"
     file.write_text(token())

@@ -1,4 +1,4 @@
-"""What follows from the store is remembered until the store changes, in whatever way."""
+"""Tests of the cache of results that are computed from the store."""
 
 import contextlib
 

@@ -27,7 +27,7 @@ class Context:
 
 
 class Engine:
-    """The engine's side of the provider; what it was told is in *said*."""
+    """The engine's side of the provider; *said* has the messages that it got."""
 
     def __init__(self, running, worker, tmp_path):
         self.running, self.worker = running, worker

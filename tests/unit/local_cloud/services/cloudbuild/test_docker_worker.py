@@ -1,4 +1,4 @@
-"""What the worker does to a source before docker gets it; that docker builds it is tests/integration's."""
+"""Tests of how the worker prepares a source for docker; tests/integration builds it."""
 
 from mcpfleet_local_cloud.services.cloudbuild.worker import _set_content_times
 

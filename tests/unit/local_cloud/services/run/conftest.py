@@ -1,4 +1,4 @@
-"""One Cloud Run in memory: its HTTP surface, a data plane that keeps book, and the means to kill it anywhere."""
+"""A Cloud Run in memory: its HTTP API, a data plane that records its calls, and a way to kill it at any moment."""
 
 import asyncio
 import sqlite3
@@ -31,7 +31,7 @@ PATIENCE = 5
 
 
 class MemoryStore(Store):
-    """A store that says when something is on disk."""
+    """A store that reports when data is on disk."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -65,7 +65,7 @@ class MemoryStore(Store):
 
 
 class Plane:
-    """Runs nothing; knows what it was told, can be slow (`hold`), refuse (`refuse`) and break (`broken`)."""
+    """A data plane that only records its calls; it can be slow (`hold`), refuse (`refuse`) and fail (`broken`)."""
 
     def __init__(self) -> None:
         self.running: dict[str, Revision] = {}
@@ -175,7 +175,7 @@ class FakeAuthorizer:
 
 
 class World:
-    """One Cloud Run; `restarted` gives the one that a new process would find."""
+    """A Cloud Run; `restarted` returns it as a new process would find it."""
 
     def __init__(self, store: MemoryStore | None = None, plane: Plane | None = None) -> None:
         self.store = store or MemoryStore()
@@ -246,7 +246,7 @@ class World:
         )
 
     def snapshot(self) -> Callable[[], "World"]:
-        """What a `kill -9` now would leave, as a new process finds it: the store, and the containers."""
+        """Return the store and the containers as a new process finds them after `kill -9` at this moment."""
         store, running = self.store.copy(), dict(self.plane.running)
 
         def reborn() -> World:

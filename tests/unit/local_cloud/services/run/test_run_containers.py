@@ -1,4 +1,4 @@
-"""Secrets, volumes, sidecars and switches of a service, through the whole cloud: what runs, or why it is refused."""
+"""Tests of a service's secrets, volumes, sidecars and boolean settings, through the whole cloud."""
 
 import base64
 
@@ -22,7 +22,7 @@ def api(running):
 
 @pytest.fixture
 def secret(api):
-    """A secret `db` with one version, which nobody may read but its owners."""
+    """A secret `db` with one version, which only its owners can read."""
     api.call("POST", f"{SECRETS}?secretId=db", {"replication": {"automatic": {}}})
     add_version(api, b"swordfish")
     return "projects/mcpfleet-local/secrets/db"

@@ -1,4 +1,4 @@
-"""Who may: permissions, the API's enablement, service accounts, IAM policies of services."""
+"""Tests of permissions, disabled APIs, service accounts, and IAM policies of services."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ async def test_policies_follow_googles_read_modify_write(world: Any, body: Any):
         assert (await world.call("POST", "/hello:setIamPolicy", wrong)).status_code == 400, wrong
 
 
-async def test_test_iam_permissions_answers_what_the_caller_has(world: Any, body: Any):
+async def test_test_iam_permissions_returns_the_callers_permissions(world: Any, body: Any):
     await world.create(body)
     request_body = {"permissions": ["run.services.get", "run.routes.invoke"]}
     assert await world.ok("POST", "/hello:testIamPermissions", request_body) == request_body

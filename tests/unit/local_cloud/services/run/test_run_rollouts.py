@@ -15,7 +15,7 @@ NOT_READY = (
 
 
 def changed(body: dict[str, Any], timeout: str) -> dict[str, Any]:
-    """The same service with another template."""
+    """Return the same service with another template."""
     return {**body, "template": {**body["template"], "timeout": timeout}}
 
 
@@ -229,7 +229,7 @@ def moments(world: Any) -> list[Any]:
 
 
 async def check_consistent(world: Any, seconds: int, revisions: int) -> None:
-    """One revision runs and is routed, with the template that was last asked for; no operation is left."""
+    """Check that one revision with the newest template runs and is routed, and that no operation is left."""
     service = await world.ok("GET", "/hello")
     assert service["reconciling"] is False
     assert service["terminalCondition"]["state"] == "CONDITION_SUCCEEDED"

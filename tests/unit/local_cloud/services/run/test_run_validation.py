@@ -1,4 +1,4 @@
-"""What is refused, and in whose words: Google's front end's, Cloud Run's, or ours for what is missing here."""
+"""Tests of refused requests, with the messages of Google's front end, of Cloud Run, or of the local cloud."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ def containers(*settings: Any) -> dict[str, Any]:
 
 
 def refusal_of(body: Any) -> GoogleError:
-    """What `create` says to *body*."""
+    """Return the error of `create` for *body*."""
     with pytest.raises(GoogleError) as refused:
         check(body)
     return refused.value
