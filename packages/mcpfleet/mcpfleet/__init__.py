@@ -12,9 +12,10 @@ Its modules, in an order in which each imports only modules before it:
 - `upstream`, `sessions`, `pending`, `relay`, `stdio`: `mcpfleet connect`
 - `proxy`: `mcpfleet proxy`
 - `desktop_clients`, `client_files`, `configure`: `mcpfleet config`
-- `server_session`, `tool_calls`: MCP sessions with deployed servers
+- `schemas`, `contract`: what servers list, and what has changed
+- `server_session`, `tool_calls`, `locks`: MCP sessions with deployed servers, and locked contracts
 - `access_checks`, `client_checks`, `verify`, `doctor`, `prerequisites`, `reports`: verify and doctor
-- `server_commands`: `mcpfleet call`
+- `server_commands`: `mcpfleet call` and `mcpfleet tools`
 - `packages`: `mcpfleet packages`
 - `projects`: `mcpfleet check`, and what other distributions add to the command
 - `secret_manager`: `mcpfleet secrets`

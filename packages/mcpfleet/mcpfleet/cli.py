@@ -211,6 +211,10 @@ def verify(
         typer.Option(help="A tool to call. If you verify several servers: SERVER/TOOL. Default: none."),
     ] = None,
     arguments: Annotated[str | None, typer.Option(help="The tool's arguments, as a JSON object.")] = None,
+    locked: Annotated[
+        bool,
+        typer.Option("--locked", help="Fail if a server lists something that tools/SERVER.json doesn't allow."),
+    ] = False,
     not_invoker: Annotated[
         Path | None, typer.Option(help="Credentials of an account without access, whose calls must be rejected.")
     ] = None,
@@ -241,6 +245,7 @@ def verify(
     from dataclasses import replace
 
     from mcpfleet.auth import IdTokens
+    from mcpfleet.locks import require_lock
     from mcpfleet.reports import parse_call, print_reports, read_bearer_token, reports_json
     from mcpfleet.token_sources import source_from_file
     from mcpfleet.verify import Callers, CheckOptions, check_all
@@ -252,6 +257,7 @@ def verify(
     server_names = [service.name for service in chosen if service.name in deployed.servers]
     tool_call = parse_call(call, arguments, server_names)
     bearer = read_bearer_token(bearer_file, chosen)
+    locks = {name: require_lock(cwd or Path.cwd(), name) for name in server_names} if locked else {}
     source = options.find_source(deployed, credentials, token_file, token_command, impersonate)
     tokens = IdTokens(source, chosen[0].audience)
     tokens.get()  # report a missing login once, not in every check
@@ -264,6 +270,7 @@ def verify(
             tools=expect_tool or (),
             call=tool_call[1] if tool_call is not None and tool_call[0] == name else None,
             bearer_token=bearer,
+            lock=locks.get(name),
         )
         for name in server_names
     }

@@ -1,4 +1,4 @@
-"""The commands that speak MCP to a server for people and pipelines: `mcpfleet call`."""
+"""The commands that speak MCP to a server for people and pipelines: `mcpfleet call` and `mcpfleet tools`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mcpfleet import options
-from mcpfleet.errors import McpfleetError
+from mcpfleet.errors import McpfleetError, UsageError
 from mcpfleet.inert import inert
 from mcpfleet.terminal import console, markup_safe
 
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 
     import httpx2
 
+    from mcpfleet.contract import Change, Contract
     from mcpfleet.stack import DeployedServer
     from mcpfleet.token_sources import TokenSource
     from mcpfleet.tool_calls import ToolCall
 
+tools = typer.Typer(no_args_is_help=True, help="Lock what servers list, and show what has changed since.")
 _out = console()
 _err = console(stderr=True)
 
@@ -33,6 +35,7 @@ _err = console(stderr=True)
 def add_server_commands(app: typer.Typer) -> None:
     """Add the commands to those of the command line."""
     app.command()(call)
+    app.add_typer(tools, name="tools")
 
 
 def call(
@@ -145,3 +148,120 @@ async def call_server(
     if outcome.outcome == "http_error" and (text := explain_errors(server, auth, errors, bearer_token)):
         outcome = replace(outcome, text=text)
     return outcome
+
+
+@tools.command("lock")
+def lock_tools(
+    servers: options.ServerNames = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="A kind of change that verify --locked accepts: additive, description or breaking; none for no kind."
+            " You can repeat the option. Default: as before, at first no kind.",
+            show_default=False,
+        ),
+    ] = None,
+    stack: options.StackName = None,
+    outputs: options.Outputs = None,
+    cwd: options.Folder = None,
+    credentials: options.Credentials = None,
+    token_file: options.TokenFilePath = None,
+    token_command: options.TokenCommandText = None,
+    impersonate: options.Impersonate = None,
+) -> None:
+    """Write what deployed servers list into tools/SERVER.json, and print what has changed.
+
+    The files have the tools, prompts and resources with their schemas, texts and hashes. Read them as you read code:
+    models obey the texts. Commit the files.
+    """
+    from mcpfleet.contract import CHANGES, Lock, find_changes, find_invisible
+    from mcpfleet.locks import read_lock, write_lock
+
+    if unknown := [kind for kind in allow or () if kind not in {*CHANGES, "none"}]:
+        raise UsageError(f"--allow {unknown[0]} is no kind of change; available: {', '.join(CHANGES)}, none.")
+    folder = cwd or Path.cwd()
+    contracts = _fetch_contracts(servers, stack, outputs, cwd, credentials, token_file, token_command, impersonate)
+    old_locks = {name: read_lock(folder, name) for name in contracts}
+    for name, contract in contracts.items():
+        old = old_locks[name]
+        allowed = frozenset(allow) - {"none"} if allow else old.allowed if old else frozenset[str]()
+        file = write_lock(folder, name, Lock(contract, allowed))
+        _out.print(f"[bold]{markup_safe(name)}[/]: {contract.count()} locked in {markup_safe(str(file))}")
+        if old is not None:
+            _print_changes(find_changes(old.contract, contract), frozenset(CHANGES))
+        for entry in find_invisible(contract):
+            _out.print(f"  [yellow]![/] {markup_safe(entry)}: it has invisible characters, which models read")
+
+
+@tools.command("diff")
+def diff_tools(
+    servers: options.ServerNames = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the changes as one JSON object.")] = False,
+    stack: options.StackName = None,
+    outputs: options.Outputs = None,
+    cwd: options.Folder = None,
+    credentials: options.Credentials = None,
+    token_file: options.TokenFilePath = None,
+    token_command: options.TokenCommandText = None,
+    impersonate: options.Impersonate = None,
+) -> None:
+    """Compare what deployed servers list with tools/SERVER.json. Exit code 1 for a change that the lock doesn't allow.
+
+    A change is breaking (calls that worked may fail, or an annotation changed), additive, or a changed description.
+    """
+    from dataclasses import asdict
+
+    from mcpfleet.contract import find_changes
+    from mcpfleet.locks import require_lock
+
+    folder = cwd or Path.cwd()
+    deployed = options.find_stack(None, None, stack, outputs, cwd)
+    locks = {server.name: require_lock(folder, server.name) for server in deployed.select_servers(servers or [])}
+    contracts = _fetch_contracts(servers, stack, outputs, cwd, credentials, token_file, token_command, impersonate)
+    changes = {name: find_changes(locks[name].contract, contract) for name, contract in contracts.items()}
+    refused = {name: locks[name].find_refused(found) for name, found in changes.items()}
+    if as_json:
+        listed = {
+            name: [{**asdict(change), "allowed": change not in refused[name]} for change in found]
+            for name, found in changes.items()
+        }
+        _out.print(json.dumps({"ok": not any(refused.values()), "servers": listed}, indent=2), markup=False)
+    else:
+        for name, found in changes.items():
+            _out.print(f"[bold]{markup_safe(name)}[/]: {f'{len(found)} changes' if found else 'as locked'}")
+            _print_changes(found, locks[name].allowed)
+    raise typer.Exit(int(any(refused.values())))
+
+
+def _fetch_contracts(
+    names: list[str] | None,
+    stack: str | None,
+    outputs: Path | None,
+    folder: Path | None,
+    credentials: Path | None,
+    token_file: Path | None,
+    token_command: str | None,
+    impersonate: str | None,
+) -> dict[str, Contract]:
+    """Read what servers of a stack list, several at a time."""
+    from mcpfleet.locks import fetch_contract
+
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)  # the message has the SDK's errors
+    deployed = options.find_stack(None, None, stack, outputs, folder)
+    chosen = deployed.select_servers(names or [])
+    needs_identity = any(server.access not in {"public", "oauth"} for server in chosen)
+    source = (
+        options.find_source(deployed, credentials, token_file, token_command, impersonate) if needs_identity else None
+    )
+
+    async def fetch_all() -> list[Contract]:
+        return await asyncio.gather(*(fetch_contract(server, source) for server in chosen))
+
+    return dict(zip([server.name for server in chosen], asyncio.run(fetch_all()), strict=True))
+
+
+def _print_changes(changes: list[Change], allowed: frozenset[str]) -> None:
+    for change in changes:
+        mark = "[yellow]![/]" if change.kind in allowed else "[red]✗[/]"
+        _out.print(f"  {mark} {change.kind}: {markup_safe(change.entry)}: {markup_safe(change.text)}")

@@ -14,10 +14,21 @@ import httpx2
 from mcp.client import Client
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp_types import ListToolsRequest, PaginatedRequestParams, PaginatedResult
+from mcp.shared.exceptions import MCPError
+from mcp_types import (
+    METHOD_NOT_FOUND,
+    ListPromptsRequest,
+    ListResourcesRequest,
+    ListResourceTemplatesRequest,
+    ListToolsRequest,
+    PaginatedRequestParams,
+    PaginatedResult,
+)
+from pydantic import Field
 
 from mcpfleet.auth import SERVERLESS_AUTHORIZATION, IdTokenAuth, IdTokens
 from mcpfleet.bounds import MAX_CHECK_BRACKETS, TOTAL_FACTOR, UNCOMPRESSED, ResponseLimit, max_answer_bytes
+from mcpfleet.contract import Contract, build_contract
 from mcpfleet.diagnosis import diagnose, is_from_server
 from mcpfleet.errors import AuthError
 from mcpfleet.net import ssl_context
@@ -156,6 +167,51 @@ def explain_errors(
         ):
             return str(diagnosis)
     return "" if any(response.is_redirect for response in errors) else None
+
+
+class _Page(PaginatedResult):
+    """One page of any list, as unparsed JSON."""
+
+    tools: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    prompts: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    resources: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    resource_templates: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]], alias="resourceTemplates")
+
+
+async def read_contract(session: Client) -> Contract:
+    """Read everything that a server lists, as the server wrote it.
+
+    Raises:
+        ValueError: A list has more than `MAX_PAGES` pages, or is not valid.
+        ContractError: The lists contradict each other.
+    """
+    capabilities = session.server_capabilities
+    lists: dict[str, list[Json]] = {"tools": [], "prompts": [], "resources": [], "resourceTemplates": []}
+    lists["tools"] = await list_tools(session)
+    if capabilities.prompts is not None:
+        lists["prompts"] = await _list(session, ListPromptsRequest, lambda page: page.prompts)
+    if capabilities.resources is not None:
+        lists["resources"] = await _list(session, ListResourcesRequest, lambda page: page.resources)
+        try:
+            templates = await _list(session, ListResourceTemplatesRequest, lambda page: page.resource_templates)
+        except MCPError as error:
+            if error.code != METHOD_NOT_FOUND:  # a server with resources needs no templates
+                raise
+            templates = []
+        lists["resourceTemplates"] = templates
+    return build_contract(session.instructions, lists)
+
+
+async def _list(session: Client, request: type[Any], items: Callable[[_Page], list[dict[str, Any]]]) -> list[Json]:
+    listed: list[Json] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = await session.session.send_request(request(params=PaginatedRequestParams(cursor=cursor)), _Page)
+        listed += items(page)
+        cursor = page.next_cursor
+        if cursor is None:
+            return listed
+    raise ValueError(f"one of its lists has more than {MAX_PAGES} pages")
 
 
 class _ToolsPage(PaginatedResult):

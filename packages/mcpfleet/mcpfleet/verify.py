@@ -21,8 +21,9 @@ from mcpfleet import access_checks, client_checks
 from mcpfleet.access_checks import HEADERS, PING, Callers, Probe
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.bounds import CHECK_SECONDS, check_seconds
+from mcpfleet.contract import Lock, find_changes
 from mcpfleet.inert import error_line, innermost_error
-from mcpfleet.server_session import explain_errors, find_caller, http_client, list_tools, open_session
+from mcpfleet.server_session import explain_errors, find_caller, http_client, list_tools, open_session, read_contract
 from mcpfleet.stack import DeployedClient, DeployedServer
 from mcpfleet.tool_calls import call_tool
 from mcpfleet.tools import Json, find_safe_tool, is_repeatable
@@ -35,6 +36,7 @@ ANY_TOOL: Final[tuple[str, Mapping[str, Any]]] = ("*", {})
 """Stands for any tool with `readOnlyHint`."""
 
 _SAMPLES: Final = 10
+_SHOWN_CHANGES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class CheckOptions:
         tools: Names that must be listed.
         call: A tool to call, and its arguments; `ANY_TOOL` for any tool with `readOnlyHint`; None for no call.
         bearer_token: A token that the server itself requires, in addition to Google's; '' for none.
+        lock: The locked contract that the server must keep; None to compare nothing.
         seconds: The limit for one check, also of a client; None for the value of `MCPFLEET_CHECK_SECONDS`.
     """
 
@@ -52,6 +55,7 @@ class CheckOptions:
     call: tuple[str, Mapping[str, Any]] | None = None
     bearer_token: str = field(default="", repr=False)
     seconds: float | None = None
+    lock: Lock | None = None
 
 
 @dataclass
@@ -247,8 +251,16 @@ class _ServerCheck(_ServiceCheck):
             self.report.unasked.append("its access and its calls: not checked; run this from the project's networks")
             return
         await super().run()
-        if caller := await self._find_caller("its calls"):
+        caller = await self._find_caller("its calls")
+        if caller is not None:
             await self._check_calls(*caller)
+        if (lock := self._options.lock) is None:
+            return
+        if caller is None:
+            self.report.failed.append("as locked: not checked, because nobody here may list its tools")
+            return
+        for mode in ("legacy", "auto") if self._streamable else ("legacy",):
+            await self._record(lambda mode=mode: f"as locked, protocol {mode}", self._check_lock(lock, caller[1], mode))
 
     async def _is_internal_only(self) -> bool:
         try:
@@ -258,6 +270,18 @@ class _ServerCheck(_ServiceCheck):
                 }
         except (TimeoutError, httpx2.HTTPError):
             return False  # the other checks report the error
+
+    async def _check_lock(self, lock: Lock, auth: IdTokenAuth | None, mode: str) -> str | None:
+        """Compare what the server lists with its lock; returns the changes that the lock does not allow."""
+        async with open_session(self._server, self._http_client(auth), mode) as session:
+            changes = find_changes(lock.contract, await read_contract(session))
+        refused = lock.find_refused(changes)
+        for change in changes:
+            if change not in refused:
+                self._warn(f"{change.kind}: {change.entry}: {change.text}")
+        more = [f"and {len(refused) - _SHOWN_CHANGES} more"] if len(refused) > _SHOWN_CHANGES else []
+        texts = [f"{change.kind}: {change.entry}: {change.text}" for change in refused[:_SHOWN_CHANGES]]
+        return "; ".join([*texts, *more]) or None
 
     async def _check_calls(self, caller: str, auth: IdTokenAuth | None) -> None:
         started_at = self._clock()
