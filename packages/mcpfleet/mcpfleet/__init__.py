@@ -13,7 +13,7 @@ Its modules, in an order in which each imports only modules before it:
 - `proxy`: `mcpfleet proxy`
 - `desktop_clients`, `client_files`, `configure`: `mcpfleet config`
 - `schemas`, `contract`: what servers list, and what has changed
-- `server_session`, `tool_calls`, `locks`: MCP sessions with deployed servers, and locked contracts
+- `server_session`, `tool_calls`, `golden`, `locks`: MCP sessions with servers, golden calls, locked contracts
 - `access_checks`, `client_checks`, `verify`, `doctor`, `prerequisites`, `reports`: verify and doctor
 - `server_commands`: `mcpfleet call` and `mcpfleet tools`
 - `packages`: `mcpfleet packages`

@@ -215,6 +215,9 @@ def verify(
         bool,
         typer.Option("--locked", help="Fail if a server lists something that tools/SERVER.json doesn't allow."),
     ] = False,
+    golden: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON list of calls, with what their answers must hold.")
+    ] = None,
     not_invoker: Annotated[
         Path | None, typer.Option(help="Credentials of an account without access, whose calls must be rejected.")
     ] = None,
@@ -245,6 +248,7 @@ def verify(
     from dataclasses import replace
 
     from mcpfleet.auth import IdTokens
+    from mcpfleet.golden import read_golden_calls
     from mcpfleet.locks import require_lock
     from mcpfleet.reports import parse_call, print_reports, read_bearer_token, reports_json
     from mcpfleet.token_sources import source_from_file
@@ -257,6 +261,7 @@ def verify(
     server_names = [service.name for service in chosen if service.name in deployed.servers]
     tool_call = parse_call(call, arguments, server_names)
     bearer = read_bearer_token(bearer_file, chosen)
+    golden_calls = read_golden_calls(golden, server_names)
     locks = {name: require_lock(cwd or Path.cwd(), name) for name in server_names} if locked else {}
     source = options.find_source(deployed, credentials, token_file, token_command, impersonate)
     tokens = IdTokens(source, chosen[0].audience)
@@ -271,6 +276,7 @@ def verify(
             call=tool_call[1] if tool_call is not None and tool_call[0] == name else None,
             bearer_token=bearer,
             lock=locks.get(name),
+            golden_calls=golden_calls.get(name, ()),
         )
         for name in server_names
     }

@@ -22,6 +22,7 @@ from mcpfleet.access_checks import HEADERS, PING, Callers, Probe
 from mcpfleet.auth import IdTokenAuth
 from mcpfleet.bounds import CHECK_SECONDS, check_seconds
 from mcpfleet.contract import Lock, find_changes
+from mcpfleet.golden import GoldenCall
 from mcpfleet.inert import error_line, innermost_error
 from mcpfleet.server_session import explain_errors, find_caller, http_client, list_tools, open_session, read_contract
 from mcpfleet.stack import DeployedClient, DeployedServer
@@ -48,6 +49,7 @@ class CheckOptions:
         call: A tool to call, and its arguments; `ANY_TOOL` for any tool with `readOnlyHint`; None for no call.
         bearer_token: A token that the server itself requires, in addition to Google's; '' for none.
         lock: The locked contract that the server must keep; None to compare nothing.
+        golden_calls: Calls, each made once, with what their answers must hold.
         seconds: The limit for one check, also of a client; None for the value of `MCPFLEET_CHECK_SECONDS`.
     """
 
@@ -56,6 +58,7 @@ class CheckOptions:
     bearer_token: str = field(default="", repr=False)
     seconds: float | None = None
     lock: Lock | None = None
+    golden_calls: Sequence[GoldenCall] = ()
 
 
 @dataclass
@@ -254,10 +257,15 @@ class _ServerCheck(_ServiceCheck):
         caller = await self._find_caller("its calls")
         if caller is not None:
             await self._check_calls(*caller)
-        if (lock := self._options.lock) is None:
-            return
+        lock, golden_calls = self._options.lock, self._options.golden_calls
         if caller is None:
-            self.report.failed.append("as locked: not checked, because nobody here may list its tools")
+            unchecked = [*(["as locked"] if lock else []), *(["golden calls"] if golden_calls else [])]
+            self.report.failed += [f"{text}: not checked, because nobody here may call it" for text in unchecked]
+            return
+        for index, call in enumerate(golden_calls):
+            text = f"golden call [{index}] of {call.tool}"
+            await self._record(lambda text=text: text, self._check_golden_call(call, caller[1]))
+        if lock is None:
             return
         for mode in ("legacy", "auto") if self._streamable else ("legacy",):
             await self._record(lambda mode=mode: f"as locked, protocol {mode}", self._check_lock(lock, caller[1], mode))
@@ -282,6 +290,14 @@ class _ServerCheck(_ServiceCheck):
         more = [f"and {len(refused) - _SHOWN_CHANGES} more"] if len(refused) > _SHOWN_CHANGES else []
         texts = [f"{change.kind}: {change.entry}: {change.text}" for change in refused[:_SHOWN_CHANGES]]
         return "; ".join([*texts, *more]) or None
+
+    async def _check_golden_call(self, call: GoldenCall, auth: IdTokenAuth | None) -> str | None:
+        errors: list[httpx2.Response] = []
+        mode = "auto" if self._streamable else "legacy"
+        async with open_session(self._server, self._http_client(auth, errors), mode) as session:
+            await list_tools(session)  # tells the client which arguments to repeat in headers
+            outcome = await call_tool(session, call.tool, call.arguments, errors)
+        return "; ".join(call.find_failures(outcome)) or None
 
     async def _check_calls(self, caller: str, auth: IdTokenAuth | None) -> None:
         started_at = self._clock()
