@@ -24,6 +24,8 @@ OAUTH_AUDIENCE: Final = f"{PREFIX}OAUTH_AUDIENCE"
 ACCESS: Final = f"{PREFIX}ACCESS"
 """The access mode: who has checked the caller, and so what the container can trust (mcpfleet_server.caller)."""
 IAP_AUDIENCE: Final = f"{PREFIX}IAP_AUDIENCE"
+LOGIN_CLIENT_SECRET: Final = f"{PREFIX}LOGIN_CLIENT_SECRET"
+LOGIN_KEYS: Final = f"{PREFIX}LOGIN_KEYS"
 
 INJECTED: Final[Mapping[str, str]] = {
     f"{PREFIX}PATH": "set `path`",
@@ -104,6 +106,35 @@ def fastmcp_environment(
         "CHECK_FOR_UPDATES": "off",
     }
     return {f"FASTMCP_{name}": value for name, value in settings.items()}
+
+
+def login_environment(
+    *,
+    path: str,
+    health_path: str | None,
+    allowed_origins: Sequence[str],
+    issuer: str,
+    client_id: str,
+    members: Sequence[str],
+    registration: bool,
+    application_port: int,
+) -> dict[str, str]:
+    """Return the variables of the container of `access: login`, except for its address, its bucket and its secrets.
+
+    An empty value is left out, because the API drops it.
+    """
+    variables = {
+        f"{PREFIX}PATH": path,
+        f"{PREFIX}HEALTH_PATH": health_path or "",
+        f"{PREFIX}ALLOWED_ORIGINS": ",".join(allowed_origins),
+        f"{PREFIX}LOGIN_ISSUER": issuer,
+        f"{PREFIX}LOGIN_CLIENT_ID": client_id,
+        f"{PREFIX}LOGIN_MEMBERS": ",".join(members),
+        f"{PREFIX}LOGIN_REGISTRATION": "true" if registration else "false",
+        f"{PREFIX}LOGIN_APPLICATION_PORT": str(application_port),
+        "FORWARDED_ALLOW_IPS": "*",
+    }
+    return {name: value for name, value in variables.items() if value}
 
 
 def oauth_environment(*, issuer: str, scopes: Sequence[str]) -> dict[str, str]:

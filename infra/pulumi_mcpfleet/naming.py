@@ -97,6 +97,17 @@ def source_bucket(project: str, repository: str) -> str:
     return _shorten(name, BUCKET_NAME_MAX)
 
 
+def login_name(server: str) -> str:
+    """Return the name of what belongs to the container of `access: login` in front of *server*."""
+    return f"{server}-login"
+
+
+def login_bucket(project: str, place: str) -> str:
+    """Return the bucket for the logins of a server; *place*: its name in the stack. It must be globally unique."""
+    name = f"{project}-mcp-{place}-logins".replace("google", "g").replace(":", "-").replace(".", "-")
+    return _shorten(name, BUCKET_NAME_MAX)
+
+
 def builder_account_id(repository: str) -> str:
     """Return the id (the part before the @) of the service account that builds images for *repository*."""
     return _shorten(f"{repository}-build", ACCOUNT_ID_MAX)

@@ -36,7 +36,7 @@ class ServerOutput(TypedDict):
         service: The name of the Cloud Run service.
         region: The first of its regions.
         project: The Google Cloud project.
-        access: Who checks the caller: iam, iap, oauth or public.
+        access: Who checks the caller: iam, iap, login, oauth or public.
         public_reason: The reason why anybody can call; null if access is not public.
         oauth: The required tokens, if the server checks them itself; else null.
         ingress: The origin of allowed requests: all, internal or internal-and-lb.

@@ -116,6 +116,14 @@ HOLDERS = {
     "access-iam": lambda part: {"access": {"iam": part}},
     "access-iap": lambda part: {"access": {"iap": part}},
     "access-iap-client": lambda part: {"access": {"iap": {"oauth_client": {**CLIENT, **part}}}},
+    "access-login": lambda part: {
+        "access": {"login": {**LOGIN, **part} if "oidc" not in part else {**LOGIN_KEY, **part}}
+    },
+    "access-login-google": lambda part: {"access": {"login": {**LOGIN_KEY, "google": part}}},
+    "access-login-oidc": lambda part: {"access": {"login": {**LOGIN_KEY, "oidc": {**OIDC, **part}}}},
+    "access-login-oidc-client": lambda part: {
+        "access": {"login": {**LOGIN_KEY, "oidc": {**OIDC, "client": {**OIDC["client"], **part}}}}
+    },
     "access-oauth": lambda part: {"access": {"oauth": {"issuer": "https://login.acme.dev", **part}}},
     "role": lambda part: {"roles": [{"role": "roles/pubsub.admin", "reason": "makes a topic for each tenant", **part}]},
     "access-public": lambda part: {"access": {"public": part}},
@@ -151,6 +159,9 @@ STDIO = {
     "install_scripts": {"npm": "a@1.0.0"},
 }
 CLIENT = {"client_id": "1-a.apps.googleusercontent.com", "secret": "s", "version": "1"}
+LOGIN_KEY = {"key": {"secret": "k", "version": "1"}}
+LOGIN = {**LOGIN_KEY, "google": {"client": CLIENT}}
+OIDC = {"issuer": "https://login.acme.dev", "client": {"client_id": "c", "secret": "s", "version": "1"}}
 VPC = {"vpc": {"network": "default"}}
 EXPORT = {"server": "10.0.0.2", "path": "/share"}
 FILE = {"secret": "s", "version": "1", "file": "f"}

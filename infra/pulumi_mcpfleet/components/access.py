@@ -9,7 +9,7 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components.foundation import Foundation
-from pulumi_mcpfleet.fleet import Access, IamAccess, IapAccess, OauthAccess, PublicAccess
+from pulumi_mcpfleet.fleet import Access, IamAccess, IapAccess, LoginAccess, OauthAccess, PublicAccess
 from pulumi_mcpfleet.fleet.access import Iap, OauthClient, access_kind
 from pulumi_mcpfleet.fleet.references import DEFAULT_POLICY
 
@@ -54,6 +54,9 @@ def switches(spec: Workload) -> dict[str, Any]:
             pass
         case IapAccess():
             found["iap_enabled"] = True
+        case LoginAccess():
+            found["invoker_iam_disabled"] = True
+            notes[ACCESS_NOTE] = "login"
         case OauthAccess():
             # Not by a grant to allUsers, which many organizations forbid: a policy would refuse it half way.
             found["invoker_iam_disabled"] = True

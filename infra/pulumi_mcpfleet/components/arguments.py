@@ -208,6 +208,20 @@ class OauthClientArgs(TypedDict):
     version: str
 
 
+class OidcClientArgs(TypedDict):
+    """An OAuth client of your own at an OpenID Connect issuer.
+
+    Attributes:
+        client_id: The client's ID.
+        secret: The secret in Secret Manager that holds the client's secret.
+        version: The version of the secret.
+    """
+
+    client_id: str
+    secret: str
+    version: str
+
+
 class OauthArgs(TypedDict):
     """OAuth 2, checked by the server itself as MCP specifies it (RFC 9728); Cloud Run lets every caller through.
 
@@ -442,6 +456,29 @@ class IapArgs(TypedDict):
     programmatic_clients: NotRequired[Sequence[str]]
 
 
+class GoogleLoginArgs(TypedDict):
+    """Login with Google accounts.
+
+    Attributes:
+        client: Your OAuth client of the type *Web application*. Its authorized redirect URIs must have the server's URL
+            with `/oauth/callback`.
+    """
+
+    client: OauthClientArgs
+
+
+class OidcLoginArgs(TypedDict):
+    """Login at an OpenID Connect issuer, such as Entra, Okta, Auth0 or Keycloak.
+
+    Attributes:
+        issuer: The issuer, as its ID tokens name it.
+        client: Your client there. Its redirect URIs must have the server's URL with `/oauth/callback`.
+    """
+
+    issuer: str
+    client: OidcClientArgs
+
+
 class OauthAccessArgs(TypedDict):
     """Access with tokens of an authorization server, which the server checks.
 
@@ -623,6 +660,27 @@ class IapAccessArgs(TypedDict):
     iap: IapArgs
 
 
+class LoginArgs(TypedDict):
+    """Login for people: an OAuth 2.1 authorization server and a gate in front of the server, which needs no change.
+
+    Attributes:
+        google: People log in with Google. Write this or `oidc`.
+        oidc: People log in at another OpenID Connect issuer.
+        members: The people who can use the server; nobody else can. `domain:` is the domain of a Google Workspace, and
+            with `oidc` that of the verified address. `group:` is a value of the claim `groups`; only with `oidc`.
+        key: The secret that seals tokens: 32 random bytes in base64 (`openssl rand -base64 32`). Use one for each
+            server. To rotate it, add a version with the new key in the first line and the old one in the second.
+        registration: Whether clients can register themselves (RFC 7591). `false`: only clients with a metadata document
+            can log in. By default `true`.
+    """
+
+    google: NotRequired[GoogleLoginArgs]
+    oidc: NotRequired[OidcLoginArgs]
+    members: NotRequired[Sequence[str]]
+    key: SecretRefArgs
+    registration: NotRequired[bool]
+
+
 class SidecarArgs(TypedDict):
     """A further container of each instance; the main container reaches it at localhost.
 
@@ -752,6 +810,17 @@ class ClientArgs(TypedDict):
     topology: NotRequired[str]
 
 
+class LoginAccessArgs(TypedDict):
+    """Access for people who log in, from any MCP client.
+
+    Attributes:
+        login: People log in with OAuth from any MCP client, such as a web connector. A container in front of the server
+            checks them; Cloud Run lets every caller through.
+    """
+
+    login: LoginArgs
+
+
 class ServerArgs(TypedDict):
     """An MCP server of the fleet.
 
@@ -826,7 +895,7 @@ class ServerArgs(TypedDict):
     """
 
     source: BuildArgs | ExistingImageArgs | FolderArgs | GitArgs | StdioArgs | RegisteredArgs
-    access: NotRequired[IamAccessArgs | IapAccessArgs | OauthAccessArgs | PublicAccessArgs]
+    access: NotRequired[IamAccessArgs | IapAccessArgs | LoginAccessArgs | OauthAccessArgs | PublicAccessArgs]
     health_path: NotRequired[str]
     timeout: NotRequired[int]
     cpu: NotRequired[str]
@@ -1010,7 +1079,7 @@ class McpServerArgs(TypedDict):
     cloud_build: NotRequired[CloudBuildOptionsArgs]
     platform: NotRequired[str]
     source: BuildArgs | ExistingImageArgs | FolderArgs | GitArgs | StdioArgs | RegisteredArgs
-    access: NotRequired[IamAccessArgs | IapAccessArgs | OauthAccessArgs | PublicAccessArgs]
+    access: NotRequired[IamAccessArgs | IapAccessArgs | LoginAccessArgs | OauthAccessArgs | PublicAccessArgs]
     health_path: NotRequired[str]
     timeout: NotRequired[int]
     cpu: NotRequired[str]

@@ -22,6 +22,7 @@ from pulumi_mcpfleet.fleet import (
     ExistingImage,
     Fleet,
     IapAccess,
+    LoginAccess,
     Registry,
     Server,
     Workload,
@@ -297,7 +298,7 @@ def standalone_foundation(
             cloud_build=args.fleet.cloud_build,
             platform=args.fleet.platform,
             labels=spec.labels,
-            builds=not isinstance(spec.source, ExistingImage),
+            builds=not isinstance(spec.source, ExistingImage) or isinstance(spec.access, LoginAccess),
         ),
         pulumi.ResourceOptions(parent=parent),
     )
@@ -342,6 +343,8 @@ def _workload_apis(spec: Workload) -> Iterator[str]:
     client = spec.access.iap.oauth_client if isinstance(spec.access, IapAccess) else None
     if spec.all_secrets or client is not None:
         yield "secretmanager"
+    if isinstance(spec.access, LoginAccess):
+        yield "storage"
     if spec.vpc is not None:
         yield "compute" if spec.vpc.connector is None else "vpcaccess"
     if spec.cloudsql_instances:

@@ -15,10 +15,11 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import naming
 from pulumi_mcpfleet.components.cloud_build import CloudBuiltImage
-from pulumi_mcpfleet.components.foundation import Foundation, RegistryLogin
+from pulumi_mcpfleet.components.foundation import Foundation
 from pulumi_mcpfleet.components.template import Image
-from pulumi_mcpfleet.fleet import Build, Folder, Git, Stdio, builds_in_cloud
+from pulumi_mcpfleet.fleet import Build, ExistingImage, Folder, Git, Stdio, builds_in_cloud
 from pulumi_mcpfleet.fleet.parts import SecretRef
+from pulumi_mcpfleet.fleet.sources import Source
 from pulumi_mcpfleet.fleet.stdio import Registered, is_bridged
 from pulumi_mcpfleet.projects import find_build_provider_problem
 from pulumi_mcpfleet.sources import BuildPlanError, Layout, plan_build
@@ -27,6 +28,7 @@ from pulumi_mcpfleet.sources.build_requirements import version_of
 from pulumi_mcpfleet.sources.checkout import checkout, refuse_pointers
 from pulumi_mcpfleet.sources.environment_use import find_variables
 from pulumi_mcpfleet.sources.lock import lock_for, read_newest_date
+from pulumi_mcpfleet.sources.login import login_dockerfile
 from pulumi_mcpfleet.sources.planning import IGNORE_FILES
 from pulumi_mcpfleet.sources.safe_paths import find_folder, folder_problem
 from pulumi_mcpfleet.sources.staging import (
@@ -34,6 +36,7 @@ from pulumi_mcpfleet.sources.staging import (
     excludes_state_folder,
     stage_bridge,
     stage_dockerfile,
+    stage_login,
     stage_source,
 )
 from pulumi_mcpfleet.sources.stdio import LOCK_FOLDER, plan_stdio
@@ -115,23 +118,44 @@ def built_image(
         raise pulumi.RunError(f"{name}: its foundation keeps no images, and its source is built")
     repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
     if builds_in_cloud(source):
-        digest = _in_cloud(name, plan, source, repository, foundation, parent)
+        digest = _in_cloud(name, plan, source.build_args, _target(source), repository, foundation, parent)
     else:
-        login, platform = foundation.registry_login, foundation.platform
-        digest = _by_docker(name, plan, source, repository, login, platform, parent, secrets)
+        digest = _by_docker(name, plan, source.build_args, _target(source), repository, foundation, parent, secrets)
     return Image(pulumi.Output.concat(repository, "@", digest), plan.args, plan.reads, plan.shares)
+
+
+def login_image(server: str, source: Source, foundation: Foundation, parent: pulumi.Resource) -> pulumi.Output[str]:
+    """Build and push the image of the container of `access: login` in front of a server, and give it by its digest.
+
+    It is built as the server's own image is: with the same base image, and in the cloud if that one is.
+    """
+    name = naming.login_name(server)
+    context = f"{CHECKOUTS}/login-{server}"  # its own: another server's build may still read it
+    stage_login(foundation.root / context)
+    plan = _Plan(context=context, inline=login_dockerfile())
+    if foundation.registry_uri is None:
+        raise pulumi.RunError(f"{server}: its foundation keeps no images, and access: login builds one")
+    repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
+    own: Mapping[str, str] = {} if isinstance(source, ExistingImage) else source.build_args
+    build_args = {arg: value for arg, value in own.items() if arg == "BASE_IMAGE"}
+    if not isinstance(source, ExistingImage) and builds_in_cloud(source):
+        digest = _in_cloud(name, plan, build_args, "", repository, foundation, parent)
+    else:
+        digest = _by_docker(name, plan, build_args, "", repository, foundation, parent, {})
+    return pulumi.Output.concat(repository, "@", digest)
 
 
 def _by_docker(
     name: str,
     plan: _Plan,
-    source: Built,
+    build_args: Mapping[str, str],
+    target: str,
     repository: pulumi.Output[str],
-    login: RegistryLogin,
-    platform: str,
+    foundation: Foundation,
     parent: pulumi.Resource,
     secrets: Mapping[str, pulumi.Output[str]],
 ) -> pulumi.Output[str]:
+    login, platform = foundation.registry_login, foundation.platform
     dockerfile: docker_build.DockerfileArgsDict | None = None
     if plan.inline:
         dockerfile = {"inline": plan.inline}
@@ -141,15 +165,15 @@ def _by_docker(
         name,
         context={"location": plan.context},
         dockerfile=dockerfile,
-        build_args=source.build_args,
-        target=_target(source) or None,
+        build_args=build_args,
+        target=target or None,
         secrets=secrets or None,
         labels=plan.labels or None,
         platforms=None if platform == "native" else [docker_build.Platform(platform)],
         push=True,
         # The tag shows people the newest version; nothing is deployed by it.
         tags=[pulumi.Output.concat(repository, ":latest")],
-        registries=[{"address": login.host, "username": login.username, "password": login.password}],
+        registries=login and [{"address": login.host, "username": login.username, "password": login.password}],
         # The builder's own cache is used. None is kept in the registry: it would change the image's digest
         # with the builder that made it.
         build_on_preview=False,  # a preview needs no Docker, no registry and no time
@@ -161,7 +185,8 @@ def _by_docker(
 def _in_cloud(
     name: str,
     plan: _Plan,
-    source: Built,
+    build_args: Mapping[str, str],
+    target: str,
     repository: pulumi.Output[str],
     foundation: Foundation,
     parent: pulumi.Resource,
@@ -180,9 +205,9 @@ def _in_cloud(
         context=plan.context,
         dockerfile=plan.location or "Dockerfile",
         inline=plan.inline,
-        build_args=source.build_args,
+        build_args=build_args,
         labels={**plan.labels, **IN_CLOUD},
-        target=_target(source),
+        target=target,
         opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True, depends_on=builder.grants),
     )
     return image.digest

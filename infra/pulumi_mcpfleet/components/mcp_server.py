@@ -13,16 +13,16 @@ import pulumi
 import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import environment, naming
-from pulumi_mcpfleet.components import template
+from pulumi_mcpfleet.components import login, template
 from pulumi_mcpfleet.components.access import GrantTarget, grants, rights, switches, told
 from pulumi_mcpfleet.components.arguments import McpServerArgs
 from pulumi_mcpfleet.components.custom_domain import CustomDomain, CustomDomainArgs
 from pulumi_mcpfleet.components.deferred import Deferred
 from pulumi_mcpfleet.components.foundation import Foundation, standalone_foundation
-from pulumi_mcpfleet.components.image import built_image
+from pulumi_mcpfleet.components.image import built_image, login_image
 from pulumi_mcpfleet.components.load_balancer import Backend, DnsRecord, LoadBalancer, address_record
 from pulumi_mcpfleet.components.standalone import read_server
-from pulumi_mcpfleet.fleet import ExistingImage, OauthAccess, Server
+from pulumi_mcpfleet.fleet import ExistingImage, LoginAccess, OauthAccess, Server
 from pulumi_mcpfleet.fleet.access import access_kind
 from pulumi_mcpfleet.fleet.images import host_of, is_pullable
 from pulumi_mcpfleet.fleet.stdio import is_bridged
@@ -172,6 +172,26 @@ class McpServer(pulumi.ComponentResource):
         self._say_which_pages_need_a_proxy()
         self._say_what_callers_share()
         containers = self._containers()
+        if isinstance(spec.access, LoginAccess):
+            bucket, grant = login.create_bucket(
+                name,
+                self._place,
+                project=args.project,
+                region=args.regions[0],
+                labels={**args.labels, **spec.labels},
+                member=email.apply(naming.account_member),
+                options=self._options(),
+            )
+            held = [*held, grant]
+            containers = login.put_in_front(
+                containers,
+                spec,
+                spec.access.login,
+                image=login_image(name, spec.source, foundation, self),
+                base_url=self.base_url,
+                bucket=bucket,
+                project=args.project,
+            )
         services = {
             region: self._service(
                 region, template.revision(spec, email, containers, project=args.project, region=region), held
@@ -317,6 +337,8 @@ class McpServer(pulumi.ComponentResource):
             audience = oauth.audience or base.apply(lambda url: naming.mcp_url(url, spec.endpoint))
             env |= environment.oauth_environment(issuer=oauth.issuer, scopes=oauth.scopes)
             env[environment.OAUTH_AUDIENCE] = audience
+        if isinstance(spec.access, LoginAccess):
+            env["PORT"] = str(spec.port)  # Cloud Run gives it to the container that takes requests only
         if port is None:
             env |= told(spec.access, self._service_name, self._args.regions, self._args.foundation)
         else:
@@ -343,7 +365,7 @@ class McpServer(pulumi.ComponentResource):
             text = (
                 f"{self._name}: allowed_origins: pages of {', '.join(far)} can't call it directly: with"
                 f" access: {checked}, Google refuses a browser's preflight, which has no token; let them call through"
-                " a server of yours that adds one, or choose access: oauth"
+                " a server of yours that adds one, or choose access: login or oauth"
             )
             pulumi.info(text, self)
 

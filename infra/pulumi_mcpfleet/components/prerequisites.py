@@ -15,7 +15,7 @@ import pulumi
 from pulumi.runtime import invoke_async
 
 from pulumi_mcpfleet import naming
-from pulumi_mcpfleet.fleet import Fleet, IapAccess, Workload
+from pulumi_mcpfleet.fleet import Fleet, IapAccess, LoginAccess, Workload
 from pulumi_mcpfleet.fleet.mistakes import format_path
 from pulumi_mcpfleet.fleet.volumes import SecretVolume
 
@@ -100,6 +100,11 @@ def _secrets(spec: Workload, project: str) -> Iterator[Prerequisite]:
                 yield _secret(("volumes", name), volume.secret, file.version, project)
     if isinstance(spec.access, IapAccess) and (client := spec.access.iap.oauth_client) is not None:
         yield _secret(("access", "iap", "oauth_client"), client.secret, client.version, project)
+    if isinstance(spec.access, LoginAccess):
+        login = spec.access.login
+        path = ("access", "login", "oidc" if login.oidc else "google", "client")
+        yield _secret(path, login.client.secret, login.client.version, project)
+        yield _secret(("access", "login", "key"), login.key.secret, login.key.version, project)
 
 
 def _secret(path: tuple[str, ...], secret: str, number: str, project: str) -> Prerequisite:

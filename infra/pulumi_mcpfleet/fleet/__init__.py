@@ -5,7 +5,7 @@ the cloud, so later code does not validate again. The parser calls no cloud: whe
 known only to Google. Nothing in this package imports Pulumi.
 """
 
-from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess, OauthAccess, PublicAccess
+from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess, LoginAccess, OauthAccess, PublicAccess
 from pulumi_mcpfleet.fleet.built_source import Folder
 from pulumi_mcpfleet.fleet.client import Client
 from pulumi_mcpfleet.fleet.deprecated import find_deprecated_keys
@@ -30,6 +30,7 @@ __all__ = [
     "Iam",
     "IamAccess",
     "IapAccess",
+    "LoginAccess",
     "OauthAccess",
     "PublicAccess",
     "Registry",

@@ -2,16 +2,21 @@
 
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import identities, values
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, Model, exactly_one_kind, kind_of
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
+from pulumi_mcpfleet.fleet.parts import SecretRef
 
-KINDS: Final = ("iam", "iap", "oauth", "public")
+KINDS: Final = ("iam", "iap", "login", "oauth", "public")
 CLIENT_KINDS: Final = ("iam", "iap", "public")
 """The kinds that Google checks in front of a service. With `oauth` the service itself checks, and only servers get the
 settings for that."""
+
+
+GOOGLE_ISSUER: Final = "https://accounts.google.com"
+"""The issuer of Google's ID tokens for people (developers.google.com/identity/openid-connect/openid-connect)."""
 
 
 class Iam(Model):
@@ -90,6 +95,142 @@ class IapAccess(Model):
     )
 
 
+class GoogleLogin(Model):
+    """Login with Google accounts."""
+
+    client: Annotated[OauthClient, FieldDoc("[client](#access)", "")] = Field(
+        description=(
+            "Your OAuth client of the type *Web application*. Its authorized redirect URIs must have the server's URL"
+            " with `/oauth/callback`."
+        ),
+        examples=[{"client_id": "4711-abc.apps.googleusercontent.com", "secret": "mcp-oauth-client", "version": "1"}],
+    )
+
+
+class OidcClient(Model):
+    """An OAuth client of your own at an OpenID Connect issuer."""
+
+    client_id: identities.OidcClientId = Field(description="The client's ID.", examples=["mcp-weather"])
+    secret: identities.SecretName = Field(
+        description="The secret in Secret Manager that holds the client's secret.", examples=["mcp-oidc-client"]
+    )
+    version: identities.SecretVersion = Field(description="The version of the secret.", examples=["1"])
+
+
+class OidcLogin(Model):
+    """Login at an OpenID Connect issuer, such as Entra, Okta, Auth0 or Keycloak."""
+
+    issuer: identities.Issuer = Field(
+        description="The issuer, as its ID tokens name it.", examples=["https://login.acme.dev"]
+    )
+    client: Annotated[OidcClient, FieldDoc("[client](#access)", "")] = Field(
+        description=("Your client there. Its redirect URIs must have the server's URL with `/oauth/callback`."),
+        examples=[{"client_id": "mcp-weather", "secret": "mcp-oidc-client", "version": "1"}],
+    )
+
+
+_ONE_ISSUER: Final = "say where people log in: add google: {client: …}, or oidc: {issuer: …, client: …}"
+
+
+class Login(Model):
+    """Login for people: an OAuth 2.1 authorization server and a gate in front of the server, which needs no change."""
+
+    google: Annotated[GoogleLogin, FieldDoc("[google](#access)", "")] | None = Field(
+        default=None,
+        description="People log in with Google. Write this or `oidc`.",
+        examples=[
+            {"client": {"client_id": "4711-abc.apps.googleusercontent.com", "secret": "mcp-oauth", "version": "1"}}
+        ],
+    )
+    oidc: Annotated[OidcLogin, FieldDoc("[oidc](#access)", "")] | None = Field(
+        default=None,
+        validate_default=True,
+        description="People log in at another OpenID Connect issuer.",
+        examples=[
+            {
+                "issuer": "https://login.acme.dev",
+                "client": {"client_id": "mcp-weather", "secret": "mcp-oidc-client", "version": "1"},
+            }
+        ],
+    )
+    members: Annotated[tuple[identities.LoginMember, ...], NO_REPEATS] = Field(
+        default=(),
+        max_length=500,
+        description=(
+            "The people who can use the server; nobody else can. `domain:` is the domain of a Google Workspace, and"
+            " with `oidc` that of the verified address. `group:` is a value of the claim `groups`; only with `oidc`."
+        ),
+        examples=[["user:ada@acme.dev", "domain:acme.dev"]],
+    )
+    key: Annotated[SecretRef, FieldDoc("[version of a secret](#secrets)", "")] = Field(
+        description=(
+            "The secret that seals tokens: 32 random bytes in base64 (`openssl rand -base64 32`). Use one for each"
+            " server. To rotate it, add a version with the new key in the first line and the old one in the second."
+        ),
+        examples=[{"secret": "weather-login-key", "version": "1"}],
+    )
+    registration: bool = Field(
+        default=True,
+        description=(
+            "Whether clients can register themselves (RFC 7591). `false`: only clients with a metadata document can"
+            " log in."
+        ),
+        examples=[False],
+    )
+
+    @property
+    def issuer(self) -> str:
+        """The issuer where people log in."""
+        return self.oidc.issuer if self.oidc else GOOGLE_ISSUER
+
+    @property
+    def client(self) -> OauthClient | OidcClient:
+        """The client there."""
+        if self.oidc is not None:
+            return self.oidc.client
+        if self.google is None:
+            raise ValueError(_ONE_ISSUER)  # the validator below has refused that
+        return self.google.client
+
+    @field_validator("oidc", mode="after")
+    @classmethod
+    def _require_one_issuer(cls, value: OidcLogin | None, info: ValidationInfo) -> OidcLogin | None:
+        if "google" in info.data and (info.data["google"] is None) == (value is None):
+            raise ValueError(_ONE_ISSUER if value is None else "write either google or oidc; remove one of them")
+        return value
+
+    @field_validator("members", mode="after")
+    @classmethod
+    def _refuse_groups_of_google(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        groups = [member for member in value if member.startswith("group:")]
+        if groups and info.data.get("google") is not None:
+            raise ValueError(
+                f"{groups[0]} can't be checked: Google's ID tokens have no groups; write user:ADDRESS or domain:DOMAIN,"
+                " or log people in with oidc, whose tokens have the claim groups"
+            )
+        return value
+
+
+class LoginAccess(Model):
+    """Access for people who log in, from any MCP client."""
+
+    login: Annotated[Login, FieldDoc("[login](#access)", "")] = Field(
+        description=(
+            "People log in with OAuth from any MCP client, such as a web connector. A container in front of the server"
+            " checks them; Cloud Run lets every caller through."
+        ),
+        examples=[
+            {
+                "google": {
+                    "client": {"client_id": "4711-abc.apps.googleusercontent.com", "secret": "mcp", "version": "1"}
+                },
+                "members": ["domain:acme.dev"],
+                "key": {"secret": "weather-login-key", "version": "1"},
+            }
+        ],
+    )
+
+
 class Oauth(Model):
     """OAuth 2, checked by the server itself as MCP specifies it (RFC 9728); Cloud Run lets every caller through."""
 
@@ -155,16 +296,21 @@ def program_audience(access: "Access | ClientAccess") -> str | None:
 Access = Annotated[
     Annotated[IamAccess, Tag("iam")]
     | Annotated[IapAccess, Tag("iap")]
+    | Annotated[LoginAccess, Tag("login")]
     | Annotated[OauthAccess, Tag("oauth")]
     | Annotated[PublicAccess, Tag("public")],
     Discriminator(_find_kind),
     exactly_one_kind("access", KINDS),
-    FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `oauth`, `public`"),
+    FieldDoc("[access](#access)", "accesses", "one of `iam`, `iap`, `login`, `oauth`, `public`"),
 ]
 """The access to a server. The one key of the mapping is the kind: it decides who checks the caller."""
 
 
 def _refuse_oauth(value: Any) -> Any:
+    if kind_of(value, KINDS) == "login":
+        raise ValueError(
+            "with login people log in to an MCP server, and a client is none; write iap for people who log in, or iam"
+        )
     if kind_of(value, KINDS) == "oauth":
         raise ValueError(
             "with oauth the service itself must check tokens, and a client gets no settings for it: anybody could call"

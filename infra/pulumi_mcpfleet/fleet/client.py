@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from pulumi_mcpfleet.fleet import values
-from pulumi_mcpfleet.fleet.access import ClientAccess, Iam, IamAccess, IapAccess, OauthAccess
+from pulumi_mcpfleet.fleet.access import ClientAccess, Iam, IamAccess, IapAccess, LoginAccess, OauthAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, Mistake, raise_if_any
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.parts import Vpc
@@ -119,6 +119,9 @@ def client_mistakes(
 def _call_mistakes(client: Client, name: str, server: Server) -> Iterator[str]:
     if isinstance(server.access, OauthAccess):  # also as a sidecar, because the server itself checks the token
         yield f"{name} requires an OAuth token, and an account's ID token is none; give it access by iam"
+    if isinstance(server.access, LoginAccess):
+        yield f"{name} requires that a person logs in, and an account can't; give it access by iam"
+        return
     if client.topology == "sidecar":
         if server.all_secrets or server.volumes or server.writable or server.sidecars or server.cloudsql_instances:
             yield f"{name} has secrets, volumes or sidecars, which would become the client's; write topology: service"

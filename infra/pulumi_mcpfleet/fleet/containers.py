@@ -5,9 +5,19 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
 from pulumi_mcpfleet.fleet import quantities, rules
+from pulumi_mcpfleet.fleet.access import LoginAccess
 from pulumi_mcpfleet.fleet.base import Mistake
 from pulumi_mcpfleet.fleet.parts import Sidecar
 from pulumi_mcpfleet.fleet.workload import BUILT_PORT
+
+LOGIN: Final = "login"
+"""The name of the container of `access: login`, which takes the requests."""
+
+LOGIN_PORT: Final = 18080
+"""The port on which it listens; if the server has this one, the next."""
+
+LOGIN_CPU: Final = "1"
+LOGIN_MEMORY: Final = "512Mi"
 
 SERVER: Final = "server"
 """The name of the server's main container."""
@@ -29,6 +39,8 @@ def sidecar_mistakes(
     """
     if SERVER in sidecars:
         yield (SERVER,), "is the name of the server's own container; write another"
+    if LOGIN in sidecars and isinstance(server.get("access"), LoginAccess):
+        yield (LOGIN,), "is the name of the container of access: login; write another"
     for name, sidecar in sidecars.items():
         if "volumes" in server:
             yield from _mount_mistakes(name, sidecar, server["volumes"], invalid("volumes"))
@@ -38,6 +50,11 @@ def sidecar_mistakes(
     yield from _cycle_mistakes(sidecars)
     if sidecars and "cpu" in server and "memory" in server:
         yield from _sum_mistakes(sidecars, server["cpu"], server["memory"])
+
+
+def login_port(server_port: int) -> int:
+    """The port of the container of `access: login`, in front of a server with a port."""
+    return LOGIN_PORT if server_port != LOGIN_PORT else LOGIN_PORT + 1
 
 
 def unknown_dependencies(
@@ -64,6 +81,8 @@ def _mount_mistakes(
 def _port_mistakes(server: Mapping[str, Any], sidecars: Mapping[str, Sidecar]) -> Iterator[Mistake]:
     """Find sidecars whose port another container has: the containers of an instance share one localhost."""
     used: dict[int, str] = {getattr(server.get("source"), "port", BUILT_PORT): "the server"}
+    if isinstance(server.get("access"), LoginAccess):
+        used[login_port(next(iter(used)))] = "the container of access: login"
     for name, sidecar in sidecars.items():
         port = sidecar.startup.port if sidecar.startup else None
         if port is None:

@@ -109,6 +109,20 @@ OauthClientId = Annotated[
     FieldDoc("OAuth client id", "OAuth client ids", "`….apps.googleusercontent.com`", pattern(_CLIENT_ID)),
 ]
 
+_OIDC_CLIENT_ID: Final = r"[!-~]{1,256}"
+OidcClientId = Annotated[
+    str,
+    matching(_OIDC_CLIENT_ID, "is not a client's ID; write it as the issuer shows it, without spaces"),
+    FieldDoc("client id", "client ids", "as the issuer shows it", pattern(_OIDC_CLIENT_ID)),
+]
+
+_LOGIN_MEMBER: Final = rf"user:{_ADDRESS}|domain:[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|group:[^\s,]{{1,254}}"
+LoginMember = Annotated[
+    str,
+    matching(_LOGIN_MEMBER, "is not a member; write user:ADDRESS, domain:DOMAIN or group:NAME"),
+    FieldDoc("member", "members", "`user:` ADDRESS, `domain:` DOMAIN, `group:` NAME", pattern(_LOGIN_MEMBER)),
+]
+
 _ISSUER: Final = r"https://[a-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._~-]+)*/?"
 Issuer = Annotated[
     str,

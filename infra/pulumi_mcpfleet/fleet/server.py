@@ -10,7 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import containers, identities, quantities, values
-from pulumi_mcpfleet.fleet.access import Access, IamAccess, OauthAccess
+from pulumi_mcpfleet.fleet.access import Access, IamAccess, LoginAccess, OauthAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NOT_EMPTY, NUMBER, PARENT, Mistake, invalid_names, raise_if_any
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
 from pulumi_mcpfleet.fleet.parts import Probe, Probes, Sidecar
@@ -34,6 +34,10 @@ _SSE_NEEDS_ONE_INSTANCE: Final = (
     "instances cannot serve sse: a message would reach an instance without its stream; write max_instances: 1, or"
     " leave sse out of transports"
 )
+
+
+LOGIN_PATHS: Final = ("/oauth/", "/.well-known/")
+"""What the container of `access: login` answers itself (`mcpfleet_login`)."""
 
 
 class Server(Workload):
@@ -218,9 +222,16 @@ class Server(Workload):
     @classmethod
     def _check_path(cls, value: str, info: ValidationInfo) -> str:
         message = f"{value} is the MCP endpoint already; give one of the two another path"
-        return raise_if_any(
-            value, [((PARENT, "health_path"), message)] if value == info.data.get("health_path") else []
-        )
+        mistakes: list[Mistake] = []
+        if value == info.data.get("health_path"):
+            mistakes.append(((PARENT, "health_path"), message))
+        if isinstance(info.data.get("access"), LoginAccess):
+            mistakes += [
+                (key, f"{path} is below a path of the login (access: login); write another path")
+                for key, path in (((), value), ((PARENT, "health_path"), info.data.get("health_path")))
+                if f"{path}/".startswith(LOGIN_PATHS)
+            ]
+        return raise_if_any(value, mistakes)
 
     @field_validator("transports", mode="after")
     @classmethod
@@ -296,6 +307,16 @@ class Server(Workload):
             )
         return value
 
+    @field_validator("ingress", mode="after")
+    @classmethod
+    def _check_ingress_of_login(cls, value: str, info: ValidationInfo) -> str:
+        if value == "internal" and isinstance(info.data.get("access"), LoginAccess):
+            raise ValueError(
+                "internal keeps out the browsers and MCP clients of people who log in (access: login); write"
+                " ingress: all, or internal-and-lb with a domain"
+            )
+        return value
+
     @field_validator("domain", mode="after")
     @classmethod
     def _check_domain(cls, value: str | None, info: ValidationInfo) -> str | None:
@@ -311,6 +332,9 @@ class Server(Workload):
         if value is None:
             return value
         mistakes: list[Mistake] = []
+        if isinstance(info.data.get("access"), LoginAccess):
+            message = "can't be combined with access: login, whose pages are not below it; use a domain of its own"
+            mistakes.append(((), message))
         if "domain" in info.data and info.data["domain"] is None:
             mistakes.append(((), f"needs a domain; add domain: {_EXAMPLE}, or remove it"))
         path: str = info.data.get("path", value)

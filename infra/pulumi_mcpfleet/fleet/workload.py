@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from pulumi_mcpfleet.fleet import quantities, references, rules, values
-from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess
+from pulumi_mcpfleet.fleet.access import Access, Iam, IamAccess, IapAccess, LoginAccess
 from pulumi_mcpfleet.fleet.base import NO_REPEATS, NUMBER, PARENT, Mistake, raise_if_any
 from pulumi_mcpfleet.fleet.built_source import BuiltSource
 from pulumi_mcpfleet.fleet.field_docs import FieldDoc
@@ -227,7 +227,9 @@ class Workload(WithEnvironment):
         """The secrets that the service's account reads, without duplicates."""
         volumes = [item.secret for item in self.volumes.values() if isinstance(item, SecretVolume)]
         sidecars = [ref.secret for item in self.all_sidecars.values() for ref in item.secrets.values()]
-        return tuple(dict.fromkeys([*(ref.secret for ref in self.secrets.values()), *volumes, *sidecars]))
+        access = self.access
+        login = [access.login.client.secret, access.login.key.secret] if isinstance(access, LoginAccess) else []
+        return tuple(dict.fromkeys([*(ref.secret for ref in self.secrets.values()), *volumes, *sidecars, *login]))
 
     @property
     def buckets(self) -> Mapping[str, bool]:
@@ -338,6 +340,8 @@ class Workload(WithEnvironment):
     @classmethod
     def _check_use_http2(cls, value: bool, info: ValidationInfo) -> bool:
         path = info.data.get("health_path")
+        if value and isinstance(info.data.get("access"), LoginAccess):
+            raise ValueError("can't be combined with access: login, whose container speaks HTTP/1; remove it")
         if value and path is not None:
             raise ValueError(
                 f"can't be combined with health_path ({path}): Cloud Run's HTTP probes speak HTTP/1; leave health_path"

@@ -48,6 +48,26 @@ def stage_bridge(target: Path) -> None:
         shutil.copyfile(bridge / "requirements.txt", target / "requirements.txt")
 
 
+def stage_login(target: Path) -> None:
+    """Create the folder *target* with the files of the image of `access: login`, as they are installed here.
+
+    Raises:
+        OSError: A file can't be read or written.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    with ExitStack() as stack:
+        login, base = (
+            stack.enter_context(resources.as_file(resources.files(name))) for name in ("mcpfleet_login", _PACKAGES[1])
+        )
+        for package, folder in ((login, login), (base, base), (base, base / "hosting")):
+            place = target / package.name / folder.relative_to(package)
+            place.mkdir()
+            for file in sorted(folder.glob("*.py")):
+                shutil.copyfile(file, place / file.name)
+        shutil.copyfile(login / "requirements.txt", target / "requirements.txt")
+
+
 def stage_source(source: Path, target: Path) -> None:
     """Create *target* as a copy of *source* with the bridge's files.
 

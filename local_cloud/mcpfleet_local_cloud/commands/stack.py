@@ -465,6 +465,8 @@ def _describe_access(server: Mapping[str, Any]) -> str:
     match server["access"]:
         case "public":
             return "public: anybody"
+        case "login":
+            return "login: its members, who log in from any MCP client"
         case "oauth":
             return "oauth: callers with a token of its authorization server; the server checks it"
         case access:

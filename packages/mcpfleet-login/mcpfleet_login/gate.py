@@ -56,7 +56,7 @@ class Gate:
         resource: The URL of the MCP endpoint.
         application: The URL of the application behind the gate.
         transport: Sends requests to it.
-        health_path: The path that needs no token.
+        health_path: The path that needs no token; None for no path.
         origins: Web origins whose pages may call.
     """
 
@@ -68,7 +68,7 @@ class Gate:
         resource: str,
         application: str,
         transport: httpx2.AsyncBaseTransport,
-        health_path: str = "/health",
+        health_path: str | None = None,
         origins: Sequence[OriginPattern] = (),
     ) -> None:
         self._login = login
@@ -93,7 +93,7 @@ class Gate:
             await self._login(scope, receive, send)
             return
         if path == self._health_path and method in ("GET", "HEAD"):
-            await self._forward(method, self._health_path.encode(), [], None, receive, send)
+            await self._forward(method, path.encode(), [], None, receive, send)
             return
         logs.bind_trace(logs.trace_of({n.decode(): v.decode("latin-1") for n, v in headers if n in logs.TRACE_HEADERS}))
         origin = _only(headers, b"origin")

@@ -48,8 +48,8 @@ class Settings(BaseModel):
     )
     base_url: str = Field(validation_alias="MCP_BASE_URL", description="URL of the service for clients")
     mcp_path: str = Field("/mcp", validation_alias="MCP_PATH", description="path of the MCP endpoint")
-    health_path: str = Field(
-        "/health", validation_alias="MCP_HEALTH_PATH", description="path of the application that needs no token"
+    health_path: str | None = Field(
+        None, validation_alias="MCP_HEALTH_PATH", description="path of the application that needs no token"
     )
     allowed_origins: Annotated[tuple[OriginPattern, ...], _each(OriginPattern.parse)] = Field(
         (), validation_alias="MCP_ALLOWED_ORIGINS", description="web origins whose pages may call the server"
@@ -62,8 +62,9 @@ class Settings(BaseModel):
         min_length=1, validation_alias="MCP_LOGIN_CLIENT_SECRET", description="secret of that client"
     )
     members: Annotated[Members, BeforeValidator(_parse_members)] = Field(
+        Members(frozenset(), frozenset(), frozenset()),
         validation_alias="MCP_LOGIN_MEMBERS",
-        description="comma-separated list of `user:EMAIL`, `domain:DOMAIN` and `group:NAME`",
+        description="comma-separated list of `user:EMAIL`, `domain:DOMAIN` and `group:NAME`; empty: nobody",
     )
     keys: Annotated[tuple[bytes, ...], _each(parse_key)] = Field(
         min_length=1,
@@ -117,7 +118,9 @@ class Settings(BaseModel):
 
     @field_validator("mcp_path", "health_path")
     @classmethod
-    def _check_path(cls, value: str) -> str:
+    def _check_path(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         if _PATH.fullmatch(value) is None:
             raise ValueError("give a path such as /mcp: a leading slash, plain words, no slash at the end")
         if f"{value}/".startswith(("/oauth/", "/.well-known/")):

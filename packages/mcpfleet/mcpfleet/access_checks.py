@@ -127,7 +127,7 @@ def attempts(service: DeployedServer | DeployedClient, callers: Callers, now: fl
             if callers.not_invoker is not None and service.program_audience:
                 auth = IdTokenAuth(service.program_audience, callers.not_invoker, header=_AUTHORIZATION)
                 yield Attempt("as a member whom IAP does not let through: refused by IAP", [auth], _is_refused_by_iap)
-        case "oauth":
+        case "oauth" | "login":
             yield Attempt(f"without a token: {_LOGIN}", [{}], _requires_login, _NO_METADATA)
             output: object = service.output.get("oauth")
             oauth = cast("dict[str, Any]", output) if isinstance(output, dict) else {}

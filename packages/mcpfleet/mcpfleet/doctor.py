@@ -138,7 +138,11 @@ async def _examine(
                 or _check_refusal(anonymous, server, caller, authentication)
                 or await _check_mcp(http, server, anonymous, httpx2.Auth(), authentication)
             )
-        if server.access in {"public", "oauth"} or source is None or (not server.output and _requires_login(anonymous)):
+        if (
+            server.access in {"public", "login", "oauth"}
+            or source is None
+            or (not server.output and _requires_login(anonymous))
+        ):
             return lines
         return [
             *lines,
@@ -225,7 +229,7 @@ def _check_without_token(server: DeployedServer, answer: _Response) -> CheckResu
     status, access = answer.status, server.access
     refusal = next(attempts(server, Callers(None), 0.0), None)
     if refusal is not None and refusal.is_refused(answer.response):
-        login = f"; it requires a login{_metadata_text(answer)}" if access == "oauth" else ""
+        login = f"; it requires a login{_metadata_text(answer)}" if access in {"login", "oauth"} else ""
         return CheckResult("ok", f"without a token it refuses: {status}{login}", _LOGIN_HINT if login else "")
     if is_from_iap(status, answer.headers):
         text = f"without a token Identity-Aware Proxy refuses: {status}"
@@ -235,8 +239,8 @@ def _check_without_token(server: DeployedServer, answer: _Response) -> CheckResu
         return CheckResult("warn", f"{text}; in the stack its access is {access}", step)
     if _requires_login(answer):
         text = f"without a token the server itself requires a login: {status}{_metadata_text(answer)}"
-        if access in {"public", "oauth"} or not server.output:
-            return CheckResult("ok" if access != "oauth" else "warn", text, _LOGIN_HINT)
+        if access in {"public", "login", "oauth"} or not server.output:
+            return CheckResult("ok" if access not in {"login", "oauth"} else "warn", text, _LOGIN_HINT)
         step = (
             "If that is intended, set `access: {public: …}`; otherwise remove allUsers from its invokers. "
             "Then run `pulumi up`."

@@ -24,7 +24,7 @@ AUDIENCE: Final = re.compile(r"[!-+.-~][!-+\--~]{0,2047}")
 MEMBER: Final = re.compile(r"[A-Za-z]+(:[!-~]{1,1024})?")
 DOMAIN: Final = re.compile(r"(?=.{4,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 PATH: Final = re.compile(r"/[A-Za-z0-9._~/-]{0,255}")
-ACCESS: Final = ("iam", "iap", "oauth", "public")
+ACCESS: Final = ("iam", "iap", "login", "oauth", "public")
 REACHED: Final = ("proxy", "url", "network")
 MAX_DEPTH: Final = 20
 

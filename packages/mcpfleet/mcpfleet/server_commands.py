@@ -75,7 +75,7 @@ def call(
     deployed = options.find_stack(url, audience, stack, outputs, cwd)
     chosen = options.select_server(deployed, None if url else server, url, audience)
     bearer_token = read_bearer_token(bearer_file, [chosen])
-    needs_identity = chosen.access not in {"public", "oauth"}
+    needs_identity = chosen.access not in {"public", "login", "oauth"}
     source = (
         options.find_source(deployed, credentials, token_file, token_command, impersonate) if needs_identity else None
     )

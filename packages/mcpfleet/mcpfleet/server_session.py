@@ -114,9 +114,9 @@ async def find_caller(
     match service.access:
         case "public":
             return "without a token", None
-        case "oauth" if not bearer_token:
+        case "oauth" | "login" if not bearer_token:
             return "they need a token of its OAuth server; give one with --bearer-file"
-        case "oauth":
+        case "oauth" | "login":
             return "with its own token", None
         case "iap" if invoker is not None:
             audience, header = service.program_audience, "Authorization"

@@ -30,6 +30,16 @@ BRIDGED = {
 ACCESS = {
     "iam": {"iam": {"invokers": ["group:staff@acme.dev"]}},
     "iap": {"iap": {"members": ["group:staff@acme.dev"], "programmatic_clients": ["2-b.apps.googleusercontent.com"]}},
+    "login": {
+        "login": {
+            "oidc": {
+                "issuer": "https://login.acme.dev",
+                "client": {"client_id": "mcp", "secret": "mcp-oidc-client", "version": "1"},
+            },
+            "key": {"secret": "tool-login-key", "version": "1"},
+            "members": ["group:staff"],
+        }
+    },
     "oauth": {"oauth": {"issuer": "https://login.acme.dev"}},
     "public": {"public": {"reason": "documentation without private data"}},
 }
@@ -73,10 +83,10 @@ def test_a_server_behind_the_bridge_may_not_be_told_to_check_tokens(source, acce
 def test_a_client_may_have_only_what_is_checked_in_front_of_it(source, topology, access):
     client = {"source": PROGRAMS[source], "topology": topology, **TOPOLOGIES[topology], "access": ACCESS[access]}
     found = mistakes({"source": {**IMAGE, "port": 5000}}, client)
-    if access == "oauth":
+    if access in ("login", "oauth"):
         (line,) = found
-        assert line.startswith("fleet.clients.assistant.access: with oauth the service itself must check tokens, and a")
-        assert "write iam, or iap" in line
+        assert line.startswith(f"fleet.clients.assistant.access: with {access} ")
+        assert "write iam, or iap" in line or "write iap" in line
     else:
         assert found == []
 
@@ -86,7 +96,7 @@ def test_a_client_may_have_only_what_is_checked_in_front_of_it(source, topology,
 def test_a_client_may_not_call_a_server_that_asks_for_a_token_it_cannot_have(topology, access):
     client = {"source": IMAGE, "topology": topology, **TOPOLOGIES[topology]}
     found = mistakes({"source": {**IMAGE, "port": 5000}, "access": ACCESS[access]}, client)
-    refused = access == "oauth" or (access == "iap" and topology == "mesh")
+    refused = access in ("login", "oauth") or (access == "iap" and topology == "mesh")
     assert [line.partition(": ")[0] for line in found] == ["fleet.clients.assistant.calls[0]"] * refused
 
 
@@ -96,7 +106,7 @@ def test_an_editor_offers_a_client_no_access_that_the_fleet_refuses(access):
     client = {"source": IMAGE, "access": ACCESS[access]}
     stack = {"config": {"mcpfleet:fleet": fleet({"source": IMAGE, "access": ACCESS[access]}, client)}}
     errors = list(jsonschema.Draft202012Validator(schema).iter_errors(stack))
-    assert bool(errors) == (access == "oauth")
+    assert bool(errors) == (access in ("login", "oauth"))
 
 
 def test_a_client_that_says_two_kinds_or_an_unknown_one_is_told_so():

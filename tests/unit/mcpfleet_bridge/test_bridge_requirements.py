@@ -1,11 +1,16 @@
-"""The requirements of the bridge's image, which travel in the wheel, agree with `uv.lock`."""
+"""The requirements of the images of the bridge and the login, which travel in the wheels, agree with `uv.lock`."""
 
 import re
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[3]
-REQUIREMENTS = ROOT / "packages/mcpfleet-bridge/mcpfleet_bridge/requirements.txt"
+REQUIREMENTS = {
+    name: ROOT / "packages" / name / name.replace("-", "_") / "requirements.txt"
+    for name in ("mcpfleet-bridge", "mcpfleet-login")
+}
 LOCKED = {one["name"]: one for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
 
 
@@ -21,10 +26,11 @@ def needed(name, extras=()):
     return visited
 
 
-def test_the_requirements_have_exactly_the_versions_and_hashes_of_the_lock():
-    names = {name for name, _ in needed("mcpfleet-bridge")}
+@pytest.mark.parametrize("package", REQUIREMENTS)
+def test_the_requirements_have_exactly_the_versions_and_hashes_of_the_lock(package):
+    names = {name for name, _ in needed(package)}
     others = [LOCKED[name] for name in names if "registry" in LOCKED[name]["source"]]
-    text = REQUIREMENTS.read_text()
+    text = REQUIREMENTS[package].read_text()
     pinned = dict(re.findall(r"^([a-z0-9.-]+)==([^ ;\\]+)", text, re.MULTILINE))
     assert pinned == {locked["name"]: locked["version"] for locked in others}, "make it anew: its second line says how"
     files = [

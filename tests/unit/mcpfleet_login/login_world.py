@@ -37,6 +37,7 @@ ISSUER_SECRET = "the-secret-of-our-client"  # pragma: allowlist secret
 def settings(**more: str) -> Settings:
     variables = {
         "MCP_BASE_URL": BASE_URL,
+        "MCP_HEALTH_PATH": "/health",
         "MCP_LOGIN_ISSUER": ISSUER,
         "MCP_LOGIN_CLIENT_ID": "our-client",
         "MCP_LOGIN_CLIENT_SECRET": ISSUER_SECRET,

@@ -229,6 +229,12 @@ async def test_the_health_path_needs_no_token_and_gets_nothing_of_the_request(wo
     assert {name for name, _ in request["headers"]} <= {"host", "content-length"}
 
 
+async def test_without_a_health_path_every_path_needs_a_token(world):
+    settings = world.settings.model_copy(update={"health_path": None})
+    world.settings = settings
+    assert (await world.http().get("/health")).status_code == 401
+
+
 async def test_an_application_that_does_not_answer_is_reported(world):
     def refuse(request):
         raise httpx2.ConnectError("refused")

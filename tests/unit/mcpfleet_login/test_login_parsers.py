@@ -133,7 +133,7 @@ def test_settings_are_read_from_the_fleets_variables():
     assert settings.members.domains == {"acme.dev"}
 
 
-@pytest.mark.parametrize("name", ENVIRONMENT)
+@pytest.mark.parametrize("name", sorted(ENVIRONMENT.keys() - {"MCPFLEET_LOGIN_MEMBERS"}))
 def test_a_setting_that_is_missing_is_named(name):
     with pytest.raises(SettingsError, match="required"):
         load_settings({key: value for key, value in ENVIRONMENT.items() if key != name})
