@@ -62,6 +62,15 @@ def create_registry(cloud: Cloud, log: LogLine = log_to_stderr) -> Starlette:
     )
 
 
+def create_storage(cloud: Cloud, log: LogLine = log_to_stderr) -> Starlette:
+    """Create an app with only Cloud Storage's API of *cloud*, for containers, which can't reach the control plane."""
+    return Starlette(
+        routes=cloud.storage_routes(),
+        middleware=[Middleware(_RequestLog, log=log), Middleware(_RejectBrowsers), Middleware(_BodyLimit)],
+        exception_handlers={GoogleError: _google_error, HTTPException: _http_error, json.JSONDecodeError: _json_error},
+    )
+
+
 async def _google_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, GoogleError)  # noqa: S101 - Starlette declares a wider type than it passes
     headers = {"WWW-Authenticate": 'Bearer realm="https://accounts.google.com/"'} if error.http_code == 401 else None

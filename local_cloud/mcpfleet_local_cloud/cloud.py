@@ -16,7 +16,7 @@ from mcpfleet_local_cloud.bootstrap import Bootstrap
 from mcpfleet_local_cloud.data_plane.contract import DataPlane, ServiceEndpoint
 from mcpfleet_local_cloud.front_end.balancer import Balancer, create_balancer_app
 from mcpfleet_local_cloud.front_end.certificates import CertificateAuthority
-from mcpfleet_local_cloud.front_end.container_router import ContainerRouter, with_iap_keys
+from mcpfleet_local_cloud.front_end.container_router import ContainerRouter, with_iap_keys, with_storage
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.mesh import Mesh, create_proxy
 from mcpfleet_local_cloud.front_end.routing import route_by_port
@@ -248,16 +248,26 @@ class Cloud:
             *networkservices.routes(self.networkservices, self.operations, self.authorizer),
             *cloudbuild.routes(self.builds, self.accounts, self.authorizer),
             *logging_routes(self.entries, self.authorizer),
-            *storage.routes(self.storage, self.policies, self.authorizer),
+            *self.storage_routes(),
             *run.routes(self.run, self.authorizer),
         ]
         return [*bind_routes(apis), *registry.routes(self.catalog, self.repositories)]
 
-    async def start(self, registry: ASGIApp | None = None, on_opened: Callable[[], None] = lambda: None) -> None:
+    def storage_routes(self) -> list[BaseRoute]:
+        """The routes of Cloud Storage's API."""
+        return storage.routes(self.storage, self.policies, self.authorizer)
+
+    async def start(
+        self,
+        registry: ASGIApp | None = None,
+        storage: ASGIApp | None = None,
+        on_opened: Callable[[], None] = lambda: None,
+    ) -> None:
         """Create the initial content, then continue what an earlier process left unfinished.
 
         Args:
             registry: the app that Docker reaches through the gateway container.
+            storage: the app with Cloud Storage, for containers.
             on_opened: called when the data plane is ready to run services.
 
         Raises:
@@ -269,7 +279,7 @@ class Cloud:
         self.catalog.collect_garbage()
         self.builds.recover()
         if self._docker is not None:
-            await self._open_data_plane(self._docker, registry)
+            await self._open_data_plane(self._docker, registry, storage)
         on_opened()
         await self.run.recover()
         if self._docker is not None:
@@ -394,7 +404,9 @@ class Cloud:
             upstream=self.repositories.upstream,
         )
 
-    async def _open_data_plane(self, docker: "DockerDataPlane", registry: ASGIApp | None) -> None:
+    async def _open_data_plane(
+        self, docker: "DockerDataPlane", registry: ASGIApp | None, storage: ASGIApp | None
+    ) -> None:
         from mcpfleet_local_cloud.data_plane import FrontEnd
         from mcpfleet_local_cloud.front_end.authorizer import Authorizer
         from mcpfleet_local_cloud.front_end.ingress import create_front_end
@@ -411,7 +423,7 @@ class Cloud:
         router = ContainerRouter(self.run.find_endpoint, self.balancer, docker.find_workload, self.settings)
         container_front = create_front_end(router, authorizer, docker)
         internal_front = FrontEnd(
-            app=with_iap_keys(self._identity_aware_proxy, container_front),
+            app=with_iap_keys(self._identity_aware_proxy, with_storage(storage or container_front, container_front)),
             tls=self.authority.create_tls_context(router.resolves),
             resolves=lambda host, ip: router.resolves(host) or self.mesh.resolves(host, docker.find_workload(ip)),
             trust_bundle=self.authority.write_bundle(),

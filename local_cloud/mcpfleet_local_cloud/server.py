@@ -13,7 +13,7 @@ from typing import Final
 
 import uvicorn
 
-from mcpfleet_local_cloud.app import create_app, create_registry
+from mcpfleet_local_cloud.app import create_app, create_registry, create_storage
 from mcpfleet_local_cloud.cloud import Cloud
 from mcpfleet_local_cloud.data_plane.contract import OpenError
 from mcpfleet_local_cloud.network.http_protocol import FrontEndProtocol
@@ -71,7 +71,9 @@ async def _serve(
     try:
         await _wait_until_started(server, serving)
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        await cloud.start(create_registry(cloud), lambda: cloud.state.announce(settings, started_at))
+        await cloud.start(
+            create_registry(cloud), create_storage(cloud), on_opened=lambda: cloud.state.announce(settings, started_at)
+        )
         starting = False
         announce(f"local cloud {cloud.state.cloud_id} is ready at {settings.url} (project {settings.project})")
         await serving

@@ -180,7 +180,7 @@ class McpServer(pulumi.ComponentResource):
                 region=args.regions[0],
                 labels={**args.labels, **spec.labels},
                 member=email.apply(naming.account_member),
-                options=self._options(),
+                options=self._options(*foundation.apis),
             )
             held = [*held, grant]
             containers = login.put_in_front(

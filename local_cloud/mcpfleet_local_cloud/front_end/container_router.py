@@ -17,6 +17,7 @@ from mcpfleet_local_cloud.front_end.balancer import Balancer
 from mcpfleet_local_cloud.front_end.routing import RoutedRequest, read_host
 from mcpfleet_local_cloud.identity.metadata import Workload
 from mcpfleet_local_cloud.services.iap.model import KEYS_HOST, KEYS_PATH, Keys
+from mcpfleet_local_cloud.services.storage.routes import API as STORAGE_HOST
 from mcpfleet_local_cloud.state.folder import Settings
 
 _HOST: Final = re.compile(r"([a-z](?:[a-z0-9-]{0,47}[a-z0-9])?)-(\d{1,19})\.([a-z0-9-]{1,30})\.run\.app")
@@ -45,8 +46,12 @@ class ContainerRouter:
         self._settings = settings
 
     def resolves(self, host: str) -> bool:
-        """Return whether this cloud serves *host*: a service of its project (existing or not), a domain or keys."""
-        return host == KEYS_HOST or self._parse_service(host) is not None or self._balancer.has_certificate(host)
+        """Return whether this cloud serves *host*: a service of its project, a domain, keys, or Cloud Storage."""
+        return (
+            host in (KEYS_HOST, STORAGE_HOST)
+            or self._parse_service(host) is not None
+            or self._balancer.has_certificate(host)
+        )
 
     def __call__(self, scope: Scope) -> RoutedRequest:
         """Route a container's request."""
@@ -65,6 +70,16 @@ class ContainerRouter:
         if match is None or match[2] != str(self._settings.project_number):
             return None
         return f"projects/{self._settings.project}/locations/{match[3]}/services/{match[1]}"
+
+
+def with_storage(storage: ASGIApp, front_end: ASGIApp) -> ASGIApp:
+    """The ASGI app *front_end*, and Cloud Storage at its own host, for containers that call it as their account."""
+
+    async def serve_storage(scope: Scope, receive: Receive, send: Send) -> None:
+        is_storage = scope["type"] == "http" and read_host(scope["headers"]) == STORAGE_HOST
+        await (storage if is_storage else front_end)(scope, receive, send)
+
+    return serve_storage
 
 
 def with_iap_keys(keys: Keys, front_end: ASGIApp) -> ASGIApp:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mcpfleet_login.settings import load_settings
-from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet
+from pulumi_mcpfleet.components.foundation import Foundation, FoundationInFleet, required_apis
 from pulumi_mcpfleet.components.mcp_server import McpServer, ServerInFleet
 from pulumi_mcpfleet.fleet import FleetError, parse_fleet
 from tests.unit.mcpfleet_login.login_world import KEY
@@ -34,7 +34,8 @@ def _build(deploy, tmp_path):
 
         def program():
             foundation = Foundation.in_fleet(
-                "fleet", FoundationInFleet(project="p", region="europe-west1", root=tmp_path)
+                "fleet",
+                FoundationInFleet(project="p", region=fleet.all_regions[0], root=tmp_path, apis=required_apis(fleet)),
             )
             McpServer.in_fleet(
                 "echo",
@@ -119,6 +120,12 @@ def test_the_bucket_is_private_and_forgets(build):
     assert bucket["uniformBucketLevelAccess"] is True
     assert bucket["lifecycleRules"] == [{"action": {"type": "Delete"}, "condition": {"age": 31}}]
     assert bucket["softDeletePolicy"] == {"retentionDurationSeconds": 0}
+
+
+def test_the_bucket_waits_for_the_api_of_cloud_storage(build):
+    plan = build()
+    before = {name for _, name in plan.before(plan.one(BUCKET))}
+    assert {"fleet-storage", "fleet-secretmanager"} <= before
 
 
 def test_cloud_run_lets_every_caller_through_and_the_service_says_why(build):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mcpfleet_local_cloud.data_plane.contract import ServiceEndpoint
 from mcpfleet_local_cloud.front_end.authorizer import Allowed, Authorizer, caller_headers, container_headers
-from mcpfleet_local_cloud.front_end.container_router import with_iap_keys
+from mcpfleet_local_cloud.front_end.container_router import with_iap_keys, with_storage
 from mcpfleet_local_cloud.front_end.iap import IdentityAwareProxy, Signer
 from mcpfleet_local_cloud.front_end.routing import RoutedRequest
 from mcpfleet_local_cloud.identity.tokens import Identity
@@ -156,6 +156,17 @@ def test_only_the_keys_are_served_at_googles_url_for_them(proxy):
     assert get(app, method="POST")[0] == 404
     assert get(app, method="HEAD") == (200, b"")
     assert get(app, host="hello.run.app")[0] == 418
+
+
+def test_containers_find_cloud_storage_at_its_own_host_and_nowhere_else():
+    async def storage(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"storage"})
+
+    app = with_storage(storage, front)
+    assert get(app, host="storage.googleapis.com") == (200, b"storage")
+    for host in ("hello.run.app", "storage.googleapis.com.evil.example", "secretmanager.googleapis.com"):
+        assert get(app, host=host)[0] == 418
 
 
 @settings(derandomize=True, deadline=None)
