@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,15 +126,36 @@ def uv(*arguments):
     return done.stdout
 
 
+def names_left_out(folder, names):
+    """What no build needs. The template of a project, which is in a wheel, has hidden files and tests of its own."""
+    at_the_top = Path(folder) == ROOT
+    return {
+        name
+        for name in names
+        if name in ("__pycache__", ".venv") or (at_the_top and (name.startswith(".") or name in ("tests", "docs")))
+    }
+
+
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory):
     """The wheel of each of our distributions, by name, made in a copy of the checkout."""
     base = tmp_path_factory.mktemp("wheels")
-    leave_out = shutil.ignore_patterns(".*", "__pycache__", "tests", "docs")
-    copy = shutil.copytree(ROOT, base / "checkout", ignore=leave_out)
+    copy = shutil.copytree(ROOT, base / "checkout", ignore=names_left_out)
     uv("build", "--quiet", "--all-packages", "--project", copy, "--out-dir", base / "dist", copy)
     shutil.rmtree(copy)
     return {file.name.partition("-")[0].replace("_", "-"): file for file in (base / "dist").glob("*.whl")}
+
+
+def test_the_wheel_of_the_command_has_every_file_of_the_template(wheels):
+    template = ROOT / "packages" / "mcpfleet" / "mcpfleet" / "template"
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=template, capture_output=True, text=True, check=True, timeout=60
+    ).stdout.splitlines()
+    with zipfile.ZipFile(wheels["mcpfleet"]) as wheel:
+        files = [file.filename for file in wheel.infolist() if not file.is_dir()]
+    names = {name.removeprefix("mcpfleet/template/") for name in files if "/template/" in name}
+    assert names == set(listed)
+    assert ".gitignore" in names
 
 
 @dataclass

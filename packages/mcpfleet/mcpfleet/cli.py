@@ -73,7 +73,11 @@ def root(
         typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Reach private MCP servers on Cloud Run: connect clients, verify servers, and troubleshoot connections."""
+    """Reach private MCP servers on Cloud Run: connect clients, verify servers, and troubleshoot connections.
+
+    To host servers of your own, create a project (init), deploy it to this machine (local), store the secrets of its
+    servers (secrets), and check its config files (check).
+    """
 
 
 @app.command()

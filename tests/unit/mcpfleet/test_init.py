@@ -518,6 +518,13 @@ def test_check_outside_a_project_is_a_usage_error(run):
 # --- the template ---------------------------------------------------------------------------------------
 
 
+def test_the_help_of_the_command_names_the_way_to_a_project_of_your_own(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    introduction = " ".join(out.partition("Options")[0].split())
+    assert all(f"({command})" in introduction for command in ("init", "local", "secrets", "check"))
+
+
 def test_every_file_of_the_template_has_a_purpose():
     names = {file.relative_to(TEMPLATE).as_posix() for file in TEMPLATE.rglob("*") if file.is_file()}
     assert {name for name in names if "__pycache__" not in name} == OF_HELLO
