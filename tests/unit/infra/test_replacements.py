@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pulumi.runtime.proto import provider_pb2 as pb
 
-from mcpfleet_local_cloud.plugins.gcp.provider import GcpProvider
 from mcpfleet_local_cloud.plugins.values import UNKNOWN, from_struct, to_struct
 from pulumi_mcpfleet.fleet import Server
+from tests.unit.infra.provider_diff import Call, configured_provider, find_replacement
 
 ROOT = Path(__file__).parents[3]
 HELD = ("gcp:certificatemanager/", "gcp:compute/", "gcp:networkservices/")
@@ -24,29 +24,9 @@ EXPORT = {"nfs": {"server": "10.0.0.2", "path": "/share", "read_only": False}, "
 SECRET = {"secret": "token", "version": "1"}
 
 
-class Call:
-    """As much of a gRPC context as the provider uses."""
-
-    def peer(self):
-        return "ipv4:127.0.0.1:1"
-
-    def abort(self, _code, message):
-        pytest.fail(message)
-
-
 @pytest.fixture(scope="module")
 def provider():
-    endpoints = {
-        "cloudRunV2CustomEndpoint": "http://127.0.0.1:9/run/v2/",
-        "artifactRegistryCustomEndpoint": "http://127.0.0.1:9/artifactregistry/v1/",
-        "iamBetaCustomEndpoint": "http://127.0.0.1:9/iam/v1/",
-        "resourceManagerCustomEndpoint": "http://127.0.0.1:9/crm/v1/",
-        "serviceUsageCustomEndpoint": "http://127.0.0.1:9/serviceusage/v1beta1/",
-    }
-    found = GcpProvider()
-    settings = {"project": "p", "region": "r1", "accessToken": "token", **endpoints}
-    found.Configure(pb.ConfigureRequest(args=to_struct(settings)), Call())
-    return found
+    return configured_provider()
 
 
 @pytest.fixture(name="run")
@@ -66,12 +46,7 @@ def replaced(provider, before, after):
         old = was.get((one.type, one.name))
         if old is None or not one.type.startswith("gcp:"):
             continue
-        urn = f"urn:pulumi:test::mcpfleet::{one.type}::{one.name}"
-        olds, news = (
-            provider.Check(pb.CheckRequest(urn=urn, news=to_struct(each.inputs)), Call()).inputs for each in (old, one)
-        )
-        answer = provider.Diff(pb.DiffRequest(urn=urn, olds=olds, news=news), Call())
-        if answer.replaces or set(one.replace_on_changes) & set(answer.detailedDiff):
+        if answer := find_replacement(provider, old.inputs, one):
             first = answer.deleteBeforeReplace if one.delete_before_replace is None else one.delete_before_replace
             found[one.type, one.name] = "delete first" if first else "create first"
     return found
