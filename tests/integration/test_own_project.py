@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -24,8 +25,14 @@ from tests.integration.checkout import ROOT, free_port
 pytestmark = pytest.mark.integration
 
 SECONDS = 300
+TUTORIAL_URL = "https://github.com/acme/orders-mcp.git"
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "greet", "arguments": {"name": "Grace"}}}
 HEADERS = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+BLOCK = re.compile(
+    r"(?:`([\w.]+\.(?:toml|py|yaml))`[^\n]*(?:\n[^\n]+)*\n\n)?^```(sh|toml|python|yaml)\n(.*?)^```$",
+    re.DOTALL | re.MULTILINE,
+)
+"""A code block of a page, with the first file that the paragraph before it names."""
 PHASE = re.compile(r"✓ (?P<phase>\S.*?) +(?P<seconds>[0-9.]+) s")
 
 
@@ -91,6 +98,33 @@ def index(tmp_path_factory):
         server.shutdown()
 
 
+@pytest.fixture
+def git_url(tmp_path):
+    """The URL of an empty git repository that accepts pushes."""
+    subprocess.run(["git", "init", "--quiet", "--bare", tmp_path / "git" / "orders-mcp.git"], check=True)
+    port = free_port()
+    options = [f"--base-path={tmp_path / 'git'}", "--export-all", "--enable=receive-pack", "--reuseaddr"]
+    server = subprocess.Popen(["git", "daemon", *options, "--listen=127.0.0.1", f"--port={port}"])
+    try:
+        wait_for_port(port)
+        yield f"git://127.0.0.1:{port}/orders-mcp.git"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def wait_for_port(port):
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens on port {port}"
+            time.sleep(0.05)
+        else:
+            return
+
+
 @dataclass
 class User:
     """Somebody with uv and Docker, and nothing of this checkout."""
@@ -109,6 +143,28 @@ class User:
         done = self._run(words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def follow(self, page):
+        """Write the files of a page and type its commands; returns what each command printed."""
+        printed = {}
+        for name, language, block in BLOCK.findall(page):
+            if language == "sh":
+                for command in block.splitlines():
+                    if command.startswith("cd "):
+                        self.folder = (self.folder / command.removeprefix("cd ")).resolve()
+                    else:
+                        done = self._run(["bash", "-o", "pipefail", "-c", command])
+                        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+                        printed[command] = done.stdout + done.stderr
+            elif language == "yaml":
+                fleet = self.folder / name
+                part = re.escape(block.partition("\n")[0]) + r"\n(?: {5,}.*\n)+"
+                text, count = re.subn(part, lambda _, block=block: block, fleet.read_text())
+                assert count == 1, fleet.read_text()
+                fleet.write_text(text)
+            else:
+                (self.folder / name).write_text(block)
+        return printed
 
     def mistake(self, command):
         """Type a command that fails; returns its only message."""
@@ -208,6 +264,29 @@ def test_three_commands_create_deploy_and_call_a_private_server(user, capsys):
     assert "Nothing was changed" in user.type("uvx mcpfleet init . --yes")
     assert {file: file.read_bytes() for file in before} == before
     assert "Nothing is left of the stack." in user.type("uv run mcpfleet local down")
+
+
+def test_the_tutorial_leads_to_a_server_with_a_secret_that_tells_two_callers_apart(user, git_url):
+    names = [f"GIT_{role}_{part}" for role in ("AUTHOR", "COMMITTER") for part in ("NAME", "EMAIL")]
+    user.environment |= dict.fromkeys(names, "ada@mcpfleet.test")
+    page = (ROOT / "docs" / "tutorial-your-server.md").read_text().replace(TUTORIAL_URL, git_url)
+    printed = user.follow(page)
+
+    def output(end):
+        (text,) = [text for command, text in printed.items() if command.endswith(end)]
+        return text
+
+    planned = output(f"--server {git_url}#v1.0.0")
+    assert "uv: uv.lock" in planned
+    assert "python server.py" in planned
+    assert 'secrets: {RECEIPT_KEY: {secret: receipt-key, version: "1"}}' in output("--stack local")
+    hers, his = output("call orders my_orders"), output("bob.json")
+    assert "tea" in hers
+    assert "coffee" not in hers
+    assert "coffee" in his
+    assert "tea" not in his
+    assert re.search(r"\b[0-9a-f]{64}\b", output("""'{"order": "tea"}'"""))
+    assert "Nothing is left" in output("down --force")
 
 
 def test_init_inspects_an_existing_server_when_run_by_uvx(user):
