@@ -68,7 +68,7 @@ class BookPlane:
 
 
 class Google:
-    """One local cloud on loopback that can be stopped and started again on the same port."""
+    """A local cloud on loopback that can be stopped and started again on the same port."""
 
     def __init__(self, folder):
         self.port = free_port()
@@ -169,7 +169,7 @@ class Deployment:
         return self.stack.up(on_event=lambda _event: None, **more)
 
     def changes(self, program=None, **more):
-        """What an update did, without what stayed as it was."""
+        """Return the operations of an update, without unchanged resources."""
         summary = self.up(program, **more).summary.resource_changes
         return {kind: count for kind, count in summary.items() if kind != "same"}
 
@@ -178,7 +178,7 @@ class Deployment:
 
     @property
     def file(self):
-        """The state as it lies on disk; an export shows secrets."""
+        """The path of the state on disk; an export would show secrets."""
         return next((self.folder / ".pulumi/stacks").rglob(f"{self.stack.name}.json"))
 
     def pulumi(self, *command):
@@ -216,7 +216,7 @@ APIS = ("run", "iam", "artifactregistry", "cloudresourcemanager", "cloudbilling"
 
 
 def fleet(name, *, memory="512Mi", location=REGION, labels=True, imports=None, **service):
-    """One of everything, as this project's own program makes it; *imports* has the ids of what exists already."""
+    """Create a resource of each type that the project's program uses; *imports* has the ids of existing resources."""
     marks = {"fleet": name} if labels else None
 
     def options(resource, **more):

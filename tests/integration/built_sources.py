@@ -28,7 +28,7 @@ _AS_CLOUD_RUN = ["--read-only", "--tmpfs=/tmp:exec", "--cap-drop=ALL", "--memory
 
 
 def docker(*arguments: str) -> str:
-    """What the best docker command of this machine says."""
+    """Return the output of this machine's preferred docker command."""
     environment = {**docker_environment(), "DOCKER_BUILDKIT": "1", "BUILDKIT_PROGRESS": "plain"}
     command = [find_builder(os.environ["PATH"]).command, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
@@ -74,7 +74,7 @@ def told(recipe: BuildPlan) -> list[str]:
 
 
 def called(url: str, tool: str, arguments: Mapping[str, object]) -> str:
-    """What a tool answers, as a client of 2025-11-25 that holds no session asks it; empty while nobody answers."""
+    """Return a tool's answer to a client of 2025-11-25 without a session; empty while the server doesn't respond."""
     headers = {"accept": "application/json, text/event-stream", "mcp-protocol-version": "2025-11-25"}
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
     try:
@@ -84,7 +84,7 @@ def called(url: str, tool: str, arguments: Mapping[str, object]) -> str:
 
 
 def answers(url: str, tool: str, arguments: Mapping[str, object], said: str, seconds: int = 60) -> None:
-    """Fail unless a tool comes to answer so.
+    """Wait until a tool answers so; fail after the time limit.
 
     Raises:
         AssertionError: It answers otherwise, or nothing, as long as it is waited for.

@@ -1,4 +1,4 @@
-"""A whole checkout, deployed by `./dev`, with its own state, port and cloud."""
+"""A copy of the checkout, deployed by `./dev`, with its own state, port and cloud."""
 
 import os
 import random
@@ -30,7 +30,7 @@ class Checkout:
     place: CloudFolder
     started: list[subprocess.Popen] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
-    """What its commands have in their environment besides."""
+    """Additional environment variables of its commands."""
 
     def begin(self, *command, **environment):
         """Start `./dev COMMAND`, without `./dev`'s own share: the Python environment is this one."""
@@ -80,7 +80,7 @@ class Checkout:
 
     @property
     def state(self) -> StackState:
-        """What the state of the stack says that is deployed."""
+        """The stack's state."""
         return read_stack_state(replace(self.place, stack=find_deployed_stack(self.place.state) or self.place.stack))
 
     @property
@@ -121,7 +121,7 @@ def eventually(seen, what, seconds=PATIENCE):
 
 
 def free_port():
-    """A free port that stays free while nobody listens at it.
+    """Return a free port outside the range that the kernel assigns.
 
     Below the ports from which systems take those of outgoing connections (Linux: from 32768): a port of theirs may be
     taken by any client between two starts of the same local cloud. That failed CI once.

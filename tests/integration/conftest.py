@@ -55,6 +55,6 @@ def make_checkout(tmp_path_factory):
 
 @pytest.fixture
 def deployed(checkout, first):
-    """The module's `checkout`, deployed; what its first `up` said."""
+    """Deploy the module's `checkout`; return the output of its first `up`."""
     checkout.stand()
     return first

@@ -49,7 +49,7 @@ async def look(seconds: float = 0) -> str:
 
 @server.tool()
 async def ask_model(ctx: Context) -> str:
-    """Asks the client's model."""
+    """Ask the client's model."""
     question = SamplingMessage(role="user", content=TextContent(type="text", text="how much?"))
     answer = await ctx.session.create_message(messages=[question], max_tokens=5)
     return answer.content.text
@@ -57,7 +57,7 @@ async def ask_model(ctx: Context) -> str:
 
 @server.tool()
 async def ask_person(ctx: Context) -> str:
-    """Asks the client's person."""
+    """Ask the client's user."""
     answer = await ctx.elicit("Pay?", Consent)
     return f"{answer.action} {answer.data.agreed}"
 

@@ -60,7 +60,7 @@ class User:
         return self.home / "run"
 
     def environment(self) -> dict[str, str]:
-        """What of this process's environment an ordinary user has as well, and its own."""
+        """The user's environment: its own variables, and the harmless ones of this process."""
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("DOCKER_", "XDG_", "SUDO_"))}
         own = {"HOME": str(self.home), "USER": self.name, "LOGNAME": self.name, "XDG_RUNTIME_DIR": str(self.runtime)}
         # A cache that it could not write would be a warning of hypothesis, and so a failure.
@@ -226,7 +226,7 @@ def podman(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def shape(name: str) -> Iterator[User]:
-    """One of the shapes by its name; gives the user whose shell has it."""
+    """Create the engine of this shape; return the user whose shell uses it."""
     with contextlib.ExitStack() as made:
         user = made.enter_context(ordinary_user(*(["docker"] if name in {"user", "namespace"} else [])))
         folder = Path(made.enter_context(tempfile.TemporaryDirectory(prefix=f"mcpfleet-{name}-")))

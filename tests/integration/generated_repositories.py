@@ -234,7 +234,7 @@ def commit(folder):
 
 
 class PrivateGit:
-    """A git server that asks for a password: over TLS, by git's own `http-backend`.
+    """A git server that requires a password: over TLS, by git's `http-backend`.
 
     At each request it looks through the command lines of this machine for what it must not find there.
     """
@@ -352,7 +352,7 @@ class PrivateGit:
 
 
 def command_lines():
-    """Of every process of this machine."""
+    """Return the command lines of all processes of this machine."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             yield (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")

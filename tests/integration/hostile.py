@@ -139,7 +139,7 @@ ATTACKS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, and who was asked."""
+    """A request, and the server that got it."""
 
     server: "Hostile"
     head: bytes
@@ -155,7 +155,7 @@ class Asked:
 
     @property
     def secret(self):
-        """Whether it holds what is for one origin only."""
+        """Whether the request has a secret that is for one origin only."""
         head = self.head.lower()
         return b"bearer ey" in head or b"bearer ya29" in head or b"refresh_token" in self.body
 
@@ -212,7 +212,7 @@ class Hostile:
             self._changed.notify_all()
 
     def _read(self, connection):
-        """One request; None where it is broken off."""
+        """Read a request; None if it is truncated."""
         data = b""
         while b"\r\n\r\n" not in data:
             if not (piece := connection.recv(65536)):
@@ -227,7 +227,7 @@ class Hostile:
         return Asked(self, head, body)
 
     def is_left(self):
-        """Whether nobody holds a connection to it any more, after a wait."""
+        """Wait, and return whether all connections to the server are closed."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._open, BOUND)
 
@@ -237,7 +237,7 @@ class Hostile:
 
 
 def environment(**more):
-    """What the programs are told of their bounds, and more."""
+    """Return the programs' environment, with their limits."""
     bounds = {"MCPFLEET_MAX_ANSWER": str(LIMIT), "MCPFLEET_CHECK_SECONDS": str(SECONDS)}
     return {**os.environ, **bounds, "PYTHONPATH": str(ROOT), **more}
 
@@ -256,11 +256,11 @@ class Running:
 
     @property
     def text(self):
-        """What it has written."""
+        """The program's output so far."""
         return self._log.read_text("utf-8", "replace")
 
     def said(self, pattern):
-        """What it writes before long."""
+        """Wait for output that matches."""
         began = time.monotonic()
         while (found := re.search(pattern, self.text)) is None:
             assert self._process.poll() is None, self.text
@@ -271,7 +271,7 @@ class Running:
 
 @contextmanager
 def running(log, *command, **more):
-    """A program that runs meanwhile; it has to end when it is told to."""
+    """Run a program during the block; it must exit when it is stopped."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=environment(**more), cwd="/", stdin=subprocess.DEVNULL, stdout=out, stderr=out
@@ -308,7 +308,7 @@ def run(*arguments, stdin=""):
 
 
 def meet_all(meet):
-    """For each attack the future of what *meet(server, folder)* returned; several at once, as most just wait."""
+    """Return a future of `meet(server, folder)` for each attack; several run in parallel, as most only wait."""
 
     def one(attack):
         server = Hostile(attack)
@@ -325,7 +325,7 @@ def meet_all(meet):
 
 
 def token(**claims):
-    """A token that nobody checks here."""
+    """Return a token that these tests don't verify."""
 
     def part(value):
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
@@ -351,11 +351,11 @@ def login(tmp_path, endpoint):
 
 
 def issuing(_asked):
-    """What is no attack: a token endpoint's answer."""
+    """Return a valid response of a token endpoint."""
     body = json.dumps({"access_token": "ya29.x", "expires_in": 3599, "id_token": token()}).encode()
     yield JSON + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
 
 def refusing(_asked):
-    """What is no attack: the front end's answer to who shows no token."""
+    """Return the front end's response to a request without a token."""
     yield b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\nserver: Google Frontend\r\ncontent-length: 0\r\n\r\n"

@@ -22,5 +22,5 @@ async def call(checkout, server, tool, arguments, mode="2026-07-28", **callbacks
 
 
 def answer(*arguments, **options):
-    """What a tool answers."""
+    """Return a tool's answer."""
     return asyncio.run(call(*arguments, **options))[1]

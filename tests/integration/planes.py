@@ -88,7 +88,7 @@ class Everybody:
 
 
 class World:
-    """One data plane behind an ingress, and a client."""
+    """A data plane behind an ingress, and a client."""
 
     def __init__(self, state, cloud_id):
         self.settings = Settings(state=state, port=9)  # nothing listens there: no image is ever pulled
@@ -113,12 +113,12 @@ class World:
             await plane.close()
 
     def containers(self):
-        """Those of services; the gateway container is none."""
+        """The containers of services, without the gateway container."""
         labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.service"]
         return self.docker.containers.list(all=True, filters={"label": labels}, ignore_removed=True)
 
     def volumes(self):
-        """Those of services; the gateway container's is none."""
+        """The volumes of services, without the gateway container's."""
         labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.service"]
         return self.docker.volumes.list(filters={"label": labels})
 
@@ -155,7 +155,7 @@ def a_world(state):
 
 
 async def attempts():
-    """One look after the other, until the scenario's own time is up."""
+    """Yield repeatedly until the scenario's time limit."""
     while True:
         yield
         await asyncio.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Services that call services, and load balancers, on a whole local cloud with real containers.
+"""Tests of calls between services and through load balancers, on a local cloud with real containers.
 
 The client is unmodified google-auth and httpx, and is told a URL as on Google; nothing in it knows where it runs.
 """
@@ -155,7 +155,7 @@ def cloud(tmp_path_factory, caller_image):
 
 @pytest.fixture(scope="module")
 def fleet(cloud):
-    """A server that nobody may call yet, and two clients, one of them with all its traffic in the VPC network."""
+    """A server without invokers, and two clients, one of them with all its traffic in the VPC network."""
     cloud.deploy("server", SERVER)
     urls = {}
     everything = {"vpcAccess": {"egress": "ALL_TRAFFIC", "networkInterfaces": [{"network": "default"}]}}
@@ -172,7 +172,7 @@ URL = f"https://server-{NUMBER}.{REGION}.run.app"
 
 
 def called(fleet, name, **query):
-    """What the client got when it called the server by its URL."""
+    """Return the client's response from calling the server by its URL."""
     answer = httpx2.get(fleet[name], params={"url": f"{URL}/x", "audience": URL, **query}, timeout=60)
     assert answer.status_code == 200, answer.text
     return answer.json()

@@ -125,7 +125,7 @@ def proxy(checkout, home):
 
 
 def last_json(text):
-    """What a script of ours saw, as `SEEN` has it."""
+    """Return the last JSON line that a test's script printed."""
     found = json.loads(text.strip().splitlines()[-1])
     # These SDKs drop a report of progress that comes in one piece with the answer behind it.
     assert found["progress"] in ([0], [0, 1])

@@ -43,7 +43,7 @@ def anyio_backend():
 
 
 def mint(lifetime):
-    """A token that says what a token says; who asks here does not check signatures."""
+    """Return a token with realistic claims; these tests don't verify signatures."""
 
     def part(value):
         return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
@@ -185,7 +185,7 @@ async def test_a_cancelled_call_does_not_affect_the_next_call(ledger_of):
 
 
 class Network:
-    """A wire to a port that can be cut: nothing crosses, in either direction, until it is mended."""
+    """A relay to a port that can be interrupted: nothing passes in either direction until it is restored."""
 
     def __init__(self, port):
         self.target = port

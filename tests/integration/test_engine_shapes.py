@@ -1,4 +1,4 @@
-"""Docker engines of other shapes: their names, what works on them, and what is refused and why.
+"""Tests on other kinds of Docker engines: their names, what works, and what is refused.
 
 A part of it runs whenever root runs the tests; `./dev test --engines` runs all of it.
 """
@@ -70,7 +70,7 @@ def shape():
 
 
 def as_user(user, *argv, **environ):
-    """What a command of the user says, with its exit code."""
+    """Return the exit code and output of a command run as the user."""
     done = subprocess.run(
         user.command(argv, engines.ROOT),
         env={**user.environment(), "COLUMNS": "200", **environ},

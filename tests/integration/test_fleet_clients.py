@@ -90,7 +90,7 @@ def checkout(make_checkout):
 
 @pytest.fixture(scope="module")
 def ask(checkout):
-    """`ask(client, question)`: the answer of a client's `POST /ask`, as an invoker of it."""
+    """`ask(client, question)`: return the response of a client's `POST /ask` to an invoker."""
 
     def run(client, **question):
         target = checkout.state.outputs["clients"][client]
@@ -104,7 +104,7 @@ def ask(checkout):
 
 @pytest.fixture(scope="module")
 def question(checkout):
-    """`question(agent, text)`: what an agent answers, asked by an invoker of it."""
+    """`question(agent, text)`: return an agent's answer to an invoker."""
 
     def run(agent, text):
         target = checkout.state.outputs["clients"][agent]
@@ -118,7 +118,7 @@ def question(checkout):
 
 @pytest.fixture(scope="module")
 def address(checkout):
-    """`address(server)`: the address of a server inside the cloud, which is what clients are told."""
+    """`address(server)`: return the URL of a server inside the cloud, as clients get it."""
     resources = [one for one in checkout.state.resources if one["type"] == "gcp:cloudrunv2/service:Service"]
     told = next(one for one in resources if one["outputs"]["name"] == "mcp-assistant")
     env = {one["name"]: one["value"] for one in told["outputs"]["template"]["containers"][0]["envs"]}

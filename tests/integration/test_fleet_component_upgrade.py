@@ -21,14 +21,14 @@ def state_file(checkout):
 
 
 def changes(checkout):
-    """What the last update did, by the operations' names."""
+    """Return the number of changes of the last update, by operation."""
     history = checkout.place.state / "pulumi" / ".pulumi" / "history" / "mcpfleet" / "local"
     last = max(history.glob("*.history.json"), key=lambda file: file.name)
     return json.loads(last.read_text())["resourceChanges"]
 
 
 def without_the_fleet(text):
-    """The same state as that program left it: nothing is below a `Fleet`, and there is none."""
+    """Return the state as the earlier program wrote it: without a `Fleet` as parent."""
     state = json.loads(text.replace(f"{FLEET}$", ""))
     resources = state["checkpoint"]["latest"]["resources"]
     (fleet,) = (one for one in resources if one["type"] == FLEET)
@@ -53,6 +53,6 @@ def test_updating_a_stack_of_the_last_version_only_creates_the_fleet_component(c
 
 
 def providers(text):
-    """How many providers a state has, which the engine does not count as resources."""
+    """Return the number of a state's providers, which the engine does not count as resources."""
     resources = json.loads(text)["checkpoint"]["latest"]["resources"]
     return sum(one["type"].startswith("pulumi:providers:") for one in resources)

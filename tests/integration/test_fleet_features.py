@@ -41,7 +41,7 @@ PLAIN = {
     },
 }
 RENAMED = "far-tools"
-"""What the service of `far` is called from the second deployment on; its load balancer stays."""
+"""The name of the service of `far` from the second deployment on; its load balancer stays."""
 SERVERS = {
     "toolbox": {
         **PLAIN["toolbox"],

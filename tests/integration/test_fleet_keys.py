@@ -105,7 +105,7 @@ class Deployed:
         return output.decode()
 
     def status(self, server, who=None, audience=None):
-        """How a tools/list is answered; 200 is the container's own."""
+        """Return the status of a tools/list; 200 comes from the container."""
         target = self.checkout.servers[server]
         auth = None if who is None else self.checkout.who(who, audience or target["audience"])
         question = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}

@@ -1,4 +1,4 @@
-"""Forged identities and stolen sessions on a whole local cloud, behind IAM and Identity-Aware Proxy."""
+"""Tests of forged identities and stolen sessions on a local cloud, with IAM and Identity-Aware Proxy."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ GREETING = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {
 
 
 def forged():
-    """A token as the front end leaves one behind, of somebody who is not there."""
+    """Return a forged token of a missing account, in the form in which the front end passes tokens on."""
     claims = {"iss": "https://accounts.google.com", "sub": "1", "email": "eve@mcpfleet.test", "email_verified": True}
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in ({"alg": "RS256"}, claims)]
     return "Bearer " + b".".join(parts).decode() + ".SIGNATURE_REMOVED_BY_GOOGLE"

@@ -31,7 +31,7 @@ CONTAINER, NEIGHBOUR = "127.0.1.2", "127.0.2.2"
 
 
 def free_ports(count):
-    """Ports of all of 127.0.0.0/8 that nobody has."""
+    """Return ports that are free on all of 127.0.0.0/8."""
     taken = [socket.create_server(("", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in taken]
     for one in taken:
@@ -87,7 +87,7 @@ class Program:
 
 
 class Here:
-    """The gateway in this process, whose bounds a test may make small; it has no resolver to ask."""
+    """The gateway in this process, without a resolver; tests can lower its limits."""
 
     def __init__(self, patch):
         self._patch = patch
@@ -107,7 +107,7 @@ class Here:
 
 
 class Host:
-    """The host's end, and an ASGI app that says how requests came to it."""
+    """The host's side, and an ASGI application that reports how requests arrived."""
 
     def __init__(self, program, tls=None):
         self._program = program
@@ -167,7 +167,7 @@ async def host(gateway):
 
 @contextlib.asynccontextmanager
 async def resolver():
-    """Stands where Docker's resolver is: answers every query with what it was asked and a mark."""
+    """Replaces Docker's resolver: it answers every query with the query and a mark."""
 
     class Protocol(asyncio.DatagramProtocol):
         def connection_made(self, transport):
@@ -232,7 +232,7 @@ async def get(port, path, caller=CONTAINER, **options):
 
 
 async def closed(reader):
-    """Wait until the other side closes without having said anything."""
+    """Wait until the other side closes without sending anything."""
     async with asyncio.timeout(15):
         try:
             return await reader.read(1) == b""
@@ -389,7 +389,7 @@ async def test_a_process_without_the_key_cannot_use_the_tunnel(gateway, host, sa
 
 
 async def test_a_replayed_handshake_is_refused(gateway, host):
-    """A replay, of all that a host with the key has said on one connection."""
+    """Replays everything that a host with the key sent on one connection."""
     heard = asyncio.Queue()
 
     async def overhear(reader, writer):
@@ -416,7 +416,7 @@ async def test_a_replayed_handshake_is_refused(gateway, host):
 
 
 async def reflect(reader, writer):
-    """Somebody else on the port, who sends back what came."""
+    """An impostor on the port, which sends back what it receives."""
     said = await reader.readexactly(protocol.HELLO_SIZE)
     writer.write(said[-protocol.NONCE_SIZE :] * 2)
     await reader.read()
@@ -574,7 +574,7 @@ async def test_the_total_number_of_connections_is_limited_and_a_closed_one_frees
 
 
 async def test_a_reader_that_is_slow_does_not_fill_the_gateways_memory(gateway, host):
-    """64 MiB to who does not read: it stops at what sockets hold, and goes on when that one reads."""
+    """Sends 64 MiB to a peer that doesn't read yet: it stops at the buffers' size, and continues later."""
     size = 64 << 20
     host.raw = asyncio.Queue()
     reader, writer = await connect(gateway.web)

@@ -75,7 +75,7 @@ def served_cloud(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def outcomes(served_cloud):
-    """What each step of google_clients.py gave."""
+    """The results of the steps of google_clients.py."""
     cloud, _ = served_cloud
     packages = find_google_clients(ThisHost(), Paths.from_environ(os.environ))
     command = [sys.executable, "-S", str(CLIENTS), str(cloud.client.base_url).rstrip("/")]

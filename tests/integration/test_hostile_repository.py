@@ -21,7 +21,7 @@ BUILDERS = ("docker", "cloud-build")
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory):
-    """What is on the machine of whoever deploys, and none of the repository's business."""
+    """Files on the deployer's machine that the repository must not reach."""
     place = tmp_path_factory.mktemp("outside")
     (place / "id_ed25519").write_text(KEY)
     (place / "Dockerfile").write_text("FROM scratch\n")

@@ -32,7 +32,7 @@ LINE = 1000  # characters of a message, more than any has
 
 @pytest.fixture(scope="module", params=["verify", "doctor"])
 def checked(request):
-    """How a check of each hostile server ended."""
+    """The results of checking each hostile server."""
 
     def check(server, folder):
         where = [f"--url={server.url}"] if request.param == "verify" else [server.url]
@@ -43,7 +43,7 @@ def checked(request):
 
 @pytest.fixture(scope="module")
 def relayed():
-    """What a client got through the relay to each hostile server."""
+    """The answers that a client got through the relay from each hostile server."""
     lines = [
         {"jsonrpc": "2.0", "id": 1, "method": "ping"},
         {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "a", "arguments": {}}},
@@ -73,7 +73,7 @@ def test_the_relay_answers_its_client_with_bounded_memory(relayed, attack):
 
 
 def carried(port):
-    """What the proxy lets through of an answer in some seconds, as much as a caller takes."""
+    """Read from the proxy for some seconds, as fast as it sends."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
     taken, began = b"", time.monotonic()
     try:

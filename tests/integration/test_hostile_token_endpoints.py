@@ -19,7 +19,7 @@ def gate():
 
 @pytest.fixture(scope="module")
 def verified():
-    """How `verify` ended at a server whose token comes from each hostile endpoint."""
+    """The results of `verify` with a token from each hostile endpoint."""
     gate = Hostile(refusing)
     yield meet_all(
         lambda endpoint, folder: run("verify", f"--url={gate.url}", f"--credentials={login(folder, endpoint.url)}")

@@ -54,7 +54,7 @@ SECRET = "projects/p/secrets/db"
 
 
 class Vault:
-    """Secrets and buckets of a test; what is not there is refused."""
+    """A test's secrets and buckets; missing ones are refused."""
 
     def __init__(self, folder: Path):
         self.values = {}
@@ -104,7 +104,7 @@ async def shell(plane, command):
 
 
 async def beside(plane, command):
-    """What a shell in the sidecar says, asked by the ingress container through localhost."""
+    """Return the output of a shell in the sidecar, requested by the ingress container on localhost."""
     return await _ask(plane, "/other", command)
 
 

@@ -80,7 +80,7 @@ def revision(service):
 
 
 class World:
-    """One data plane, and what its containers see."""
+    """A data plane, and its containers' view."""
 
     def __init__(self, state):
         self.state = state

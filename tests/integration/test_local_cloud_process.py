@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process:
-    """One server; its ready line is awaited, its end too."""
+    """A server process, with waits for its ready line and its exit."""
 
     def __init__(self, state: Path, port: int, environ: dict[str, str]) -> None:
         self.state = state

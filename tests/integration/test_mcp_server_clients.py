@@ -39,7 +39,7 @@ def node():
 
 @pytest.fixture(scope="module")
 def typescript(node, tmp_path_factory):
-    """The script beside the packages that it imports."""
+    """The path of the script, in the folder with the packages that it imports."""
     folder = tmp_path_factory.mktemp("typescript")
     shutil.copy(CLIENTS / "typescript.mjs", folder)
     (folder / "node_modules").symlink_to(node.folder / "node_modules")

@@ -34,7 +34,7 @@ UNTIL_KILLED = 10
 
 
 class Collector:
-    """Takes what is exported, as a collector does; or takes it and never answers."""
+    """A collector of exported telemetry, which can also never respond."""
 
     def __init__(self, *, answers=True) -> None:
         collector = self

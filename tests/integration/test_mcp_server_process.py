@@ -243,7 +243,7 @@ def test_modules_that_no_request_needs_are_not_imported():
 
 @pytest.mark.anyio
 async def test_a_request_state_is_accepted_back_and_a_forged_one_refused(tmp_path):
-    """In a process: only there was the SDK imported without its ciphers."""
+    """Runs in a process, since only there the SDK is imported without its ciphers."""
     params = {
         "name": "order_tea",
         "arguments": {"kind": "mint"},

@@ -113,7 +113,7 @@ def session(deployed, checkout):
 
 @pytest.fixture
 def opened(session, checkout):
-    """Somebody has opened the client to the world, as long as the test runs."""
+    """Let all users call the client, during the test."""
 
     def set_open(to_all):
         url = f"{checkout.place.url}/run/v2/{SERVICES}/mcp-assistant"
@@ -128,7 +128,7 @@ def opened(session, checkout):
 
 @pytest.fixture
 def cut_off(session, checkout):
-    """Somebody has taken from the client the right to call one of its servers, as long as the test runs."""
+    """Remove the client's permission to call one of its servers, during the test."""
     url = f"{checkout.place.url}/run/v2/{SERVICES}/mcp-orders"
     policy = session.get(f"{url}:getIamPolicy", timeout=30).json()
     ada = [{"role": "roles/run.invoker", "members": ["user:ada@mcpfleet.test"]}]

@@ -43,14 +43,14 @@ except grpc.RpcError as refused:
 
 
 def as_nobody(address):
-    """What another user is told there."""
+    """Return the response to another user."""
     done = subprocess.run([sys.executable, "-c", ASK, address], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
 def answer(address):
-    """What this user is told there."""
+    """Return the response to this user."""
     with grpc.insecure_channel(address) as channel:
         return ResourceProviderStub(channel).GetPluginInfo(empty_pb2.Empty(), timeout=30)
 

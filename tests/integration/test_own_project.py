@@ -72,7 +72,7 @@ class _Index(BaseHTTPRequestHandler):
 
 
 def _left_out(folder, names):
-    """What a build needs not; the template in the package has hidden files and tests of its own."""
+    """Return the files that a build doesn't need; the package's template has hidden files and tests of its own."""
     return {
         name
         for name in names
@@ -127,7 +127,7 @@ def wait_for_port(port):
 
 @dataclass
 class User:
-    """Somebody with uv and Docker, and nothing of this checkout."""
+    """A user with uv and Docker, and without this checkout."""
 
     folder: Path
     environment: dict[str, str]

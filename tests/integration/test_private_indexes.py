@@ -39,7 +39,7 @@ def wheel():
 
 
 def tarball():
-    """The same of npm."""
+    """Create the archive of an npm package."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:gz") as archive:
         for name, text in {
@@ -151,7 +151,7 @@ def test_a_private_npm_registry_is_available_only_to_the_build(index, tmp_path):
 
 
 def nowhere(image, tmp_path):
-    """Neither a layer nor the image's history holds the password."""
+    """Check that neither a layer nor the image's history has the password."""
     saved = tmp_path / "image.tar"
     docker("save", "--output", str(saved), image)
     seen = False

@@ -1,4 +1,4 @@
-"""The Dockerfiles of docs/server-elsewhere.md: each is built as it is there, and called with the variables of the page.
+"""Builds the Dockerfiles of docs/server-elsewhere.md, and calls each server with the page's variables.
 
 The packages come from wheels of this checkout instead of PyPI.
 """
@@ -42,7 +42,7 @@ def test_the_tested_variables_are_the_ones_on_the_page():
 
 @pytest.fixture(scope="module")
 def contexts(tmp_path_factory):
-    """A folder for each Dockerfile of the page, with wheels of what is not on PyPI."""
+    """A folder for each Dockerfile of the page, with wheels of packages that are not on PyPI."""
     base = tmp_path_factory.mktemp("elsewhere")
     uv = find_uv(ThisHost(), Paths.from_environ(os.environ, ROOT))
     for package in ("mcpfleet-server", "mcpfleet-bridge"):
@@ -78,7 +78,7 @@ def test_the_pages_dockerfile_builds_a_server_that_its_variables_protect(context
 
 @contextmanager
 def running(image, variables):
-    """What calls a tool by a host name, with the token of a caller as Cloud Run passes it on; of an image that runs."""
+    """Run an image; return a function that calls a tool by host name with a caller's token."""
     name, port = f"mcpfleet-test-{free_port()}", free_port()
     options = [f"--env={key}={value}" for key, value in variables.items()]
     docker("run", "--detach", "--name", name, "--read-only", "--tmpfs=/tmp", "--cap-drop=ALL",
@@ -90,7 +90,7 @@ def running(image, variables):
 
 
 def call_tool(url, host, tool, arguments):
-    """The status and the text of the response; (0, "") while nobody answers."""
+    """Return the status and the text of the response; (0, "") while the server doesn't respond."""
     message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
     claims = {"iss": "https://accounts.google.com", "sub": "1", "email": "ada@acme.dev", "email_verified": True}
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({}, claims)]

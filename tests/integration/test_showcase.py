@@ -38,7 +38,7 @@ ACCESS = {"iam": {"invokers": ["user:ada@mcpfleet.test"]}}
 
 @pytest.fixture(scope="module")
 def private(tmp_path_factory):
-    """A git server that asks for a password, and as whom git is to go there: its variables."""
+    """A git server that requires a password, and the variables with the credentials for it."""
     place = tmp_path_factory.mktemp("private")
     for name in ("private", "own"):
         write(place / "repositories" / name, PLAIN)
@@ -57,14 +57,14 @@ def checkout(make_checkout):
 
 @pytest.fixture(scope="module")
 def shipped(checkout):
-    """What `up` says of the stack `showcase`, and the file that it was deployed from."""
+    """The output of `up` for the stack `showcase`, and the file that it was deployed from."""
     said = checkout.ok("up", "--stack", "showcase")
     return said, (checkout.place.root / FILE).read_bytes()
 
 
 @pytest.fixture(scope="module")
 def first(shipped, checkout, private):
-    """What `up` says once the other servers have been added."""
+    """The output of `up` after the other servers were added."""
     server, variables = private
     keep_token(checkout)
     root = checkout.place.root
@@ -93,19 +93,19 @@ def first(shipped, checkout, private):
 
 @pytest.fixture
 def standing(shipped, checkout):
-    """The stack stands, with the other servers or without; what `up` said of it as it is shipped."""
+    """The deployed stack, with or without the other servers; returns the output of `up` for the shipped one."""
     checkout.stand("--stack", "showcase")
     return shipped[0]
 
 
 @pytest.fixture
 def deployed(standing, first):
-    """The stack stands with the other servers; what `up` said of those."""
+    """The deployed stack with the other servers; returns the output of `up` for them."""
     return first
 
 
 def keep_token(checkout):
-    """What a person does before a stack may name a secret."""
+    """Create the secret that the stack names."""
     from google.auth.transport.requests import AuthorizedSession
     from google.oauth2 import service_account
 

@@ -77,7 +77,7 @@ LAYOUTS = {
     "layout-uv": "what uv init writes: .python-version of another Python, no build system",
     "layout-npm": "an npm workspace with one server",
 }
-"""Of the corpus, those that are deployed on each run; test_corpus.py builds them all."""
+"""The layouts of the corpus that are deployed on each run; test_corpus.py builds all of them."""
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,7 @@ CMD ["/venv/bin/python", "/srv/server.py"]
 
 @pytest.fixture(scope="module")
 def image(engine, tmp_path_factory):
-    """An image that holds a server which speaks stdio, and nothing of the bridge."""
+    """An image with a stdio server, without the bridge."""
     folder = tmp_path_factory.mktemp("image")
     write(folder, {"server.py": RAW, "Dockerfile": f"FROM {BASE['BASE_IMAGE']}\nCOPY server.py /srv/server.py\n"})
     name = f"mcpfleet-test/tools:{folder.name}"

@@ -18,7 +18,7 @@ def checkout(make_checkout):
 
 
 def seen(checkout, wanted):
-    """Whether the local cloud's inventory is as `wanted` says; False while it does not answer."""
+    """Whether the local cloud's inventory satisfies `wanted`; False while it does not respond."""
 
     def look():
         try:

@@ -119,7 +119,7 @@ print(json.dumps(made))
 
 
 def uv(*arguments):
-    """Run uv with what the user has told it of registries and caches."""
+    """Run uv with the user's settings of registries and caches."""
     program = find_uv(ThisHost(), Paths.from_environ(os.environ, ROOT))
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
@@ -300,7 +300,7 @@ def test_the_bridge_serves_a_stdio_server(elsewhere):
 
 
 def token():
-    """A token that says what a token says; the server here does not check signatures."""
+    """Return a token with realistic claims; the server here does not check signatures."""
     claims = {"aud": AUDIENCE, "exp": int(time.time()) + 3600, "email": "ada@acme.dev"}
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in ({}, claims)]
     return ".".join([*parts, "c2ln"])

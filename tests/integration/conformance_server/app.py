@@ -185,7 +185,7 @@ def _resources(server: MCPServer[Any]) -> None:
 
     @server.resource("test://template/{id}/data", mime_type="application/json")
     def template(id: str) -> str:  # noqa: A002  # the suite's name
-        """What is known of an id."""
+        """Return the data of an ID."""
         return json.dumps({"id": id, "templateTest": True, "data": f"Data for ID: {id}"})
 
     @server.resource("test://watched-resource", mime_type="text/plain")
@@ -207,7 +207,7 @@ def _prompts(server: MCPServer[Any]) -> None:
 
     @server.prompt()
     async def test_prompt_with_embedded_resource(resourceUri: str) -> list[UserMessage]:  # noqa: N803  # the suite's name
-        """A prompt that holds a resource."""
+        """A prompt with a resource."""
         return [
             UserMessage(content=_embedded(resourceUri, "Embedded resource content for testing.")),
             UserMessage(content=TextContent(type="text", text="Please process the embedded resource above.")),
@@ -215,7 +215,7 @@ def _prompts(server: MCPServer[Any]) -> None:
 
     @server.prompt()
     async def test_prompt_with_image() -> list[UserMessage]:
-        """A prompt that holds an image."""
+        """A prompt with an image."""
         return [
             UserMessage(content=_image()),
             UserMessage(content=TextContent(type="text", text="Please analyze the image above.")),

@@ -1,4 +1,4 @@
-"""Tools that ask the client during a call: sampling and elicitation with a handshake."""
+"""Tools that send requests to the client during a call: sampling and elicitation with a handshake."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ Ctx = Context[Any, Any]
 
 
 class Person(BaseModel):
-    """Whom to ask for."""
+    """The name of a user."""
 
     username: str = Field(description="User's response")
     email: str = Field(description="User's email address")
