@@ -61,7 +61,7 @@ class BookPlane:
         self.running.pop(revision.name, None)
 
     async def remove(self, service):
-        self.running = {name: one for name, one in self.running.items() if one.service != service.rpartition("/")[2]}
+        self.running = {name: item for name, item in self.running.items() if item.service != service.rpartition("/")[2]}
 
     def address(self, service):
         return f"http://127.0.0.1:{20000 + sum(service.encode()) % 1000}"
@@ -103,10 +103,10 @@ class Google:
     def calls(self):
         """The requests since the last question, without the polling of operations."""
         lines, self.lines[:] = list(self.lines), []
-        return [f"{one['method']} {one['path']}" for one in lines if "/operations/" not in one["path"]]
+        return [f"{item['method']} {item['path']}" for item in lines if "/operations/" not in item["path"]]
 
     def changes(self):
-        return [one for one in self.calls() if not one.startswith("GET")]
+        return [item for item in self.calls() if not item.startswith("GET")]
 
 
 @contextlib.contextmanager
@@ -194,8 +194,8 @@ class Deployment:
         return done.stdout
 
     def resource(self, kind):
-        found = [one for one in self.state()["resources"] if one["type"].endswith(kind)]
-        assert len(found) == 1, f"{kind}: {[one['urn'] for one in found]}"
+        found = [item for item in self.state()["resources"] if item["type"].endswith(kind)]
+        assert len(found) == 1, f"{kind}: {[item['urn'] for item in found]}"
         return found[0]
 
 

@@ -69,7 +69,7 @@ class User:
 
     def command(self, argv: Sequence[str], folder: Path | None = None) -> list[str]:
         """*argv* as this user in *folder* (by default its home), from a process of root."""
-        numbers = ",".join(str(one) for one in (self.uid, *self.groups))
+        numbers = ",".join(str(item) for item in (self.uid, *self.groups))
         became = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", f"--groups={numbers}", "--"]
         seen = ["nsenter", f"--mount=/proc/{self.view}/ns/mnt", "--"] if self.view else []
         return [*seen, *became, "sh", "-c", 'cd "$0" && exec "$@"', str(folder or self.home), *argv]
@@ -109,7 +109,7 @@ checkout a state folder that it can write."""
 def _shown(name: str, home: Path, uid: int) -> Iterator[int]:
     """The process whose mount namespace the user sees."""
     python = Path(sys.base_prefix).resolve()
-    closed = next((one for one in reversed(python.parents) if not one.stat().st_mode & 0o001), None)
+    closed = next((item for item in reversed(python.parents) if not item.stat().st_mode & 0o001), None)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mcpfleet"
     words = [str(python), str(closed or ""), str(cache), str(home), str(uid), str(ROOT)]
     command = ["unshare", "--mount", "--propagation=private", "sh", "-c", _SHOW, f"view of {name}", *words]

@@ -323,7 +323,7 @@ class PrivateGit:
         if path.endswith("/objects/batch"):
             place = f"{self.large_are_at or self.url}{path.removesuffix('/objects/batch')}/large"
             wanted = json.loads(body)["objects"]
-            found = [{**one, "actions": {"download": {"href": f"{place}/{one['oid']}"}}} for one in wanted]
+            found = [{**item, "actions": {"download": {"href": f"{place}/{item['oid']}"}}} for item in wanted]
             content = json.dumps({"transfer": "basic", "objects": found}).encode()
         request.send_response(200)
         request.send_header("content-type", "application/vnd.git-lfs+json")

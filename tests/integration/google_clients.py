@@ -91,9 +91,9 @@ def run():
     assert kept.bindings == policy.bindings
     asked = {"resource": made.name, "permissions": ["run.routes.invoke"]}
     assert services.test_iam_permissions(request=asked).permissions == asked["permissions"]
-    assert [one.service for one in revisions.list_revisions(parent=made.name)] == ["made"]
+    assert [item.service for item in revisions.list_revisions(parent=made.name)] == ["made"]
     assert services.delete_service(name=made.name).result(timeout=30).name == made.name
-    return [one.name.rpartition("/")[2] for one in services.list_services({"parent": PLACE, "page_size": 1})]
+    return [item.name.rpartition("/")[2] for item in services.list_services({"parent": PLACE, "page_size": 1})]
 
 
 @step
@@ -109,7 +109,7 @@ def secret_manager():
     secrets.get_iam_policy(request={"resource": made.name, "options": {"requested_policy_version": 3}})
     assert secrets.destroy_secret_version(name=version.name).state.name == "DESTROYED"
     secrets.delete_secret(name=made.name)
-    return [one.name.rpartition("/")[2] for one in secrets.list_secrets({"parent": PROJECT, "page_size": 1})]
+    return [item.name.rpartition("/")[2] for item in secrets.list_secrets({"parent": PROJECT, "page_size": 1})]
 
 
 @step
@@ -123,7 +123,7 @@ def artifact_registry():
     assert (changed.description, changed.cleanup_policies["old"].condition.tag_state) == ("changed", 2), changed
     assert len(list(registry.list_docker_images(parent=f"{PLACE}/repositories/aa"))) == 2
     registry.delete_repository(name=made.name).result(timeout=30)
-    return [one.name.rpartition("/")[2] for one in registry.list_repositories({"parent": PLACE, "page_size": 1})]
+    return [item.name.rpartition("/")[2] for item in registry.list_repositories({"parent": PLACE, "page_size": 1})]
 
 
 @step
@@ -154,10 +154,10 @@ def cloud_storage():
     policy.bindings.append({"role": "roles/storage.objectViewer", "members": {"allUsers"}})
     assert bucket.set_iam_policy(policy).bindings == policy.bindings
     folders = client.list_blobs(bucket, delimiter="/")
-    assert ([one.name for one in folders], folders.prefixes) == (["large"], {"a/"})
+    assert ([item.name for item in folders], folders.prefixes) == (["large"], {"a/"})
     assert len(list(client.list_blobs(bucket, page_size=1))) == 2
     bucket.delete(force=True)
-    return sorted(one.name for one in client.list_buckets(page_size=1))
+    return sorted(item.name for item in client.list_buckets(page_size=1))
 
 
 @step
@@ -192,7 +192,7 @@ def pages(api, name, parts, path, query):
         for key, value in {**VALUES, "parent": parent, "name": parent}.items()
         if f"  {key}: {'object' if key == 'body' else 'string'}" in described and (key not in query or key == "project")
     }
-    size = next((one for one in ("maxResults", "pageSize") if one in query), "")
+    size = next((item for item in ("maxResults", "pageSize") if item in query), "")
     request, count = collection.list(**values, **({size: 1} if size else {})), 0
     while request is not None:
         answer, count = request.execute(), count + 1
@@ -207,7 +207,7 @@ def numbers_of_enums():
     for module in ("artifactregistry_v1", "devtools.cloudbuild_v1", "run_v2", "secretmanager_v1"):
         api = module.rpartition(".")[2].partition("_")[0]
         found[api] = [
-            {one.name: one.value for one in kind}
+            {item.name: item.value for item in kind}
             for kind in enums(importlib.import_module(f"google.cloud.{module}.types"), set())
         ]
     launch_stage = importlib.import_module("google.api.launch_stage_pb2").LaunchStage

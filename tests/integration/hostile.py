@@ -173,7 +173,7 @@ class Hostile:
     def __init__(self, attack):
         self._attack = attack
         self._sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        self.url, self.elsewhere = (f"http://127.0.0.1:{one.getsockname()[1]}/mcp" for one in self._sockets)
+        self.url, self.elsewhere = (f"http://127.0.0.1:{item.getsockname()[1]}/mcp" for item in self._sockets)
         self.leaked, self.asked = [], 0
         self._open, self._changed = 0, threading.Condition()
         for one in self._sockets:

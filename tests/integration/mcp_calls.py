@@ -15,7 +15,7 @@ async def call(checkout, server, tool, arguments, mode="2026-07-28", **callbacks
         httpx2.AsyncClient(auth=auth, timeout=60, trust_env=False) as http,
         Client(streamable_http_client(target["mcp_url"], http_client=http), mode=mode, **callbacks) as client,
     ):
-        tools = {one.name for one in (await client.list_tools()).tools}
+        tools = {item.name for item in (await client.list_tools()).tools}
         result = await client.call_tool(tool, arguments)
         assert not result.is_error
         return tools, result.content[0].text

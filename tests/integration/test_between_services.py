@@ -264,7 +264,7 @@ def balancer(cloud):
         cloud.ok("POST", f"{base}/{collection}", body)
     token = (cloud.state / "admin-token").read_text().strip()
     held = cloud.api.get("/_local/inventory", headers={"Authorization": f"Bearer {token}"}).json()
-    return {one["name"].rpartition("/")[2]: one["url"] for one in held["loadBalancers"]}
+    return {item["name"].rpartition("/")[2]: item["url"] for item in held["loadBalancers"]}
 
 
 def test_a_domain_reaches_a_service_whose_ingress_allows_only_load_balancers(cloud, fleet):

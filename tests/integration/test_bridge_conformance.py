@@ -29,7 +29,7 @@ STATELESS_2025 = {
     "resources-unsubscribe": "news would have no session to go to",
     "server-sse-multiple-streams": "looks for a session id; a warning, which counts once failures are expected",
 }
-# A question of the handshake era has no key, so the bridge gives it one.
+# A question of protocol versions with a handshake has no key, so the bridge gives it one.
 MODERN = {
     "input-required-result-basic-elicitation": "wants the question under the key `user_name`",
     "input-required-result-ignore-extra-params": "answers under the key `user_name`; a warning, as above",

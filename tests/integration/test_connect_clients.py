@@ -179,7 +179,7 @@ def test_gemini_cli_shows_the_server_as_connected_with_the_installed_configurati
 
 
 async def test_a_caller_without_permission_sees_in_the_client_what_to_do(checkout, connect):
-    bob = [one.replace("ada.json", "bob.json") for one in connect[1:]]
+    bob = [item.replace("ada.json", "bob.json") for item in connect[1:]]
     with pytest.RaisesGroup(MCPError, flatten_subgroups=True) as failure:
         async with Client(stdio_client(StdioServerParameters(command=connect[0], args=bob)), mode="legacy"):
             pass
@@ -195,7 +195,9 @@ async def test_a_client_keeps_working_after_a_killed_container_and_a_new_revisio
     server = StdioServerParameters(command=connect[0], args=connect[1:])
     async with Client(stdio_client(server), mode="2026-07-28") as client:
         first = (await client.call_tool("whoami", {})).structured_content["revision"]
-        victims = [one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == "mcp-reference"]
+        victims = [
+            item for item in checkout.containers(engine) if item.labels["dev.mcpfleet.service"] == "mcp-reference"
+        ]
         victims[0].kill("SIGKILL")
         await client.list_tools()
         checkout.edit("mcp_server/app.py", "Add two whole numbers", "Add two numbers")
@@ -236,7 +238,7 @@ def test_the_inspectors_command_line_works_through_the_proxy(proxy, node):
 def test_verify_passes_for_the_deployed_server_and_fails_for_a_missing_tool(mcpfleet, checkout):
     found = json.loads(mcpfleet("verify", "--json", "--not-invoker", str(checkout.place.credentials / "bob.json")))
     assert found["ok"] is True
-    assert [len(one["passed"]) for one in found["servers"].values()] == [5, 5]
+    assert [len(item["passed"]) for item in found["servers"].values()] == [5, 5]
     assert found["servers"]["reference"]["warned"] == []
     found = json.loads(mcpfleet("verify", "reference", "--json", "--expect-tool", "subtract", code=1))
     assert "does not list subtract" in found["servers"]["reference"]["failed"][0]

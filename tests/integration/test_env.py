@@ -81,8 +81,8 @@ def test_pulumi_reads_the_same_outputs_as_dev_up(succeeds, checkout):
 def test_the_exported_state_can_be_imported_again(succeeds, checkout, tmp_path):
     exported = succeeds("stack", "export", "-s", STACK)
     state = json.loads(exported)["deployment"]
-    urns = [one["urn"] for one in state["resources"] if one["type"] != "pulumi:pulumi:Stack"]
-    assert urns == [one["urn"] for one in checkout.state.resources]
+    urns = [item["urn"] for item in state["resources"] if item["type"] != "pulumi:pulumi:Stack"]
+    assert urns == [item["urn"] for item in checkout.state.resources]
     file = tmp_path / "state.json"
     file.write_text(exported)
     succeeds("stack", "import", "--file", str(file), "-s", STACK)
@@ -90,7 +90,7 @@ def test_the_exported_state_can_be_imported_again(succeeds, checkout, tmp_path):
 
 def test_a_refresh_reads_every_resource_and_finds_no_change(succeeds, checkout):
     output = succeeds("refresh", "--yes", "-s", STACK)
-    providers = [one for one in checkout.state.resources if one["type"].startswith("pulumi:providers:")]
+    providers = [item for item in checkout.state.resources if item["type"].startswith("pulumi:providers:")]
     unchanged = len(checkout.state.resources) - len(providers) + 1  # and the stack itself
     assert f"{unchanged} unchanged" in output, output
     assert "No changes" in checkout.ok("up")

@@ -119,9 +119,9 @@ def question(checkout):
 @pytest.fixture(scope="module")
 def address(checkout):
     """`address(server)`: return the URL of a server inside the cloud, as clients get it."""
-    resources = [one for one in checkout.state.resources if one["type"] == "gcp:cloudrunv2/service:Service"]
-    told = next(one for one in resources if one["outputs"]["name"] == "mcp-assistant")
-    env = {one["name"]: one["value"] for one in told["outputs"]["template"]["containers"][0]["envs"]}
+    resources = [item for item in checkout.state.resources if item["type"] == "gcp:cloudrunv2/service:Service"]
+    told = next(item for item in resources if item["outputs"]["name"] == "mcp-assistant")
+    env = {item["name"]: item["value"] for item in told["outputs"]["template"]["containers"][0]["envs"]}
     reference = json.loads(env["MCP_SERVERS"])["reference"]["audience"]
     return lambda server: reference.replace("mcp-reference", f"mcp-{server}")
 
@@ -132,7 +132,7 @@ def from_inside(checkout, engine):
 
     def run(url, audience="", client="assistant", header="X-Serverless-Authorization"):
         service = f"mcp-{client}"
-        (container,) = [one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == service]
+        (container,) = [item for item in checkout.containers(engine) if item.labels["dev.mcpfleet.service"] == service]
         code, said = container.exec_run(["/opt/venv/bin/python", "-c", CALL, url, audience, header])
         assert code == 0, said.decode()
         return int(said)
@@ -167,11 +167,11 @@ def test_a_servers_policy_has_only_its_invokers_and_its_clients(checkout):
         path = f"run/v2/projects/mcpfleet-local/locations/europe-west1/services/{service}:getIamPolicy"
         with AuthorizedSession(credentials) as session:
             policy = session.get(f"{checkout.place.url}/{path}", timeout=30).json()
-        assert {one["role"] for one in policy["bindings"]} == {"roles/run.invoker"}
-        return {member for one in policy["bindings"] for member in one["members"]}
+        assert {item["role"] for item in policy["bindings"]} == {"roles/run.invoker"}
+        return {member for item in policy["bindings"] for member in item["members"]}
 
     ada = "user:ada@mcpfleet.test"
-    clients = {name: f"serviceAccount:{one['account']}" for name, one in checkout.state.outputs["clients"].items()}
+    clients = {name: f"serviceAccount:{item['account']}" for name, item in checkout.state.outputs["clients"].items()}
     agents = {clients["agent-adk"], clients["agent-pydantic-ai"]}
     assert members("mcp-reference") == {ada, clients["assistant"], clients["meshed"], *agents}
     assert members("mcp-toolbox") == {ada, clients["other"]}
@@ -215,8 +215,8 @@ def test_the_logs_of_a_client_and_its_server_have_the_same_trace(checkout, clien
         lines = [line[line.index("{") :] for line in AdminClient(checkout.place).logs(name) if "{" in line]
         entries = [json.loads(line) for line in lines if trace in line]
         whole = f"projects/mcpfleet-local/traces/{trace}"
-        assert {one["logging.googleapis.com/trace"] for one in entries} <= {whole}
-        return {one["logging.googleapis.com/labels"]["logger"] for one in entries}
+        assert {item["logging.googleapis.com/trace"] for item in entries} <= {whole}
+        return {item["logging.googleapis.com/labels"]["logger"] for item in entries}
 
     services = {f"mcp-{client}", "mcp-near" if client == "near" else "mcp-reference"}
     both = {"agent" if "question" in asked else "mcp_client.calls", "mcp_server.calls"}

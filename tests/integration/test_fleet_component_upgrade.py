@@ -31,7 +31,7 @@ def without_the_fleet(text):
     """Return the state as the earlier program wrote it: without a `Fleet` as parent."""
     state = json.loads(text.replace(f"{FLEET}$", ""))
     resources = state["checkpoint"]["latest"]["resources"]
-    (fleet,) = (one for one in resources if one["type"] == FLEET)
+    (fleet,) = (item for item in resources if item["type"] == FLEET)
     resources.remove(fleet)
     for one in resources:
         if one.get("parent") == fleet["urn"]:
@@ -55,4 +55,4 @@ def test_updating_a_stack_of_the_last_version_only_creates_the_fleet_component(c
 def providers(text):
     """Return the number of a state's providers, which the engine does not count as resources."""
     resources = json.loads(text)["checkpoint"]["latest"]["resources"]
-    return sum(one["type"].startswith("pulumi:providers:") for one in resources)
+    return sum(item["type"].startswith("pulumi:providers:") for item in resources)

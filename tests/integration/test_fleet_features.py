@@ -148,11 +148,11 @@ def first(checkout):
 
 def container(checkout, engine, server, index="0"):
     wanted = {"dev.mcpfleet.service": f"mcp-{server}", "dev.mcpfleet.container": index}
-    return next(one for one in checkout.containers(engine) if wanted.items() <= one.labels.items())
+    return next(item for item in checkout.containers(engine) if wanted.items() <= item.labels.items())
 
 
 def balancers(checkout):
-    return {one["url"].partition(":")[0]: one for one in AdminClient(checkout.place).inventory()["loadBalancers"]}
+    return {item["url"].partition(":")[0]: item for item in AdminClient(checkout.place).inventory()["loadBalancers"]}
 
 
 def test_up_deploys_and_verifies_every_server(deployed):
@@ -174,7 +174,7 @@ def test_the_container_has_its_secrets_and_volumes(deployed, checkout, engine):
     # The helper started first, because the server depends on it: the network is its.
     assert main.attrs["HostConfig"]["NetworkMode"] == f"container:{helper.id}"
     assert helper.attrs["HostConfig"]["Memory"] == 256 * 2**20
-    assert not any(one.startswith(("PORT=", "DB_PASSWORD=")) for one in helper.attrs["Config"]["Env"])
+    assert not any(item.startswith(("PORT=", "DB_PASSWORD=")) for item in helper.attrs["Config"]["Env"])
 
 
 def test_no_secret_is_in_the_state_the_logs_or_the_store(deployed, checkout):
@@ -202,8 +202,8 @@ def test_the_domain_serves_its_certificate_and_redirects_plain_http(deployed, ch
 
 
 def uris(checkout):
-    services = [one for one in checkout.state.resources if one["type"] == "gcp:cloudrunv2/service:Service"]
-    return {one["outputs"]["name"]: one["outputs"]["uri"] for one in services}
+    services = [item for item in checkout.state.resources if item["type"] == "gcp:cloudrunv2/service:Service"]
+    return {item["outputs"]["name"]: item["outputs"]["uri"] for item in services}
 
 
 def uri_of(checkout, server):

@@ -94,7 +94,7 @@ class Deployed:
         for container in self.checkout.containers(self.engine):
             if f"mcp-{server}-" not in container.name or container.status != "running":
                 continue
-            environment = dict(one.split("=", 1) for one in container.attrs["Config"]["Env"])
+            environment = dict(item.split("=", 1) for item in container.attrs["Config"]["Env"])
             if ending is None or (ending == "server") == ("K_SERVICE" in environment and "PORT" in environment):
                 found.append((container, environment))
         return found
@@ -161,7 +161,7 @@ def test_a_memory_volume_is_shared_by_an_instances_containers_and_limited(deploy
     beside = deployed.containers("full", "beside")
     assert len(server) == len(beside) == 2, "two instances, of two containers each"
     deployed.run(server[0][0], "echo hello > /cache/note")
-    notes = [deployed.run(one, "cat /shared/note 2>/dev/null || true").strip() for one, _ in beside]
+    notes = [deployed.run(item, "cat /shared/note 2>/dev/null || true").strip() for item, _ in beside]
     assert sorted(notes) == ["", "hello"], "its own instance's sidecar sees it, the other instance's does not"
     size = int(deployed.run(server[0][0], "df -k /cache | tail -1 | awk '{print $2}'"))
     assert size == 16 * 1024
@@ -178,9 +178,9 @@ def test_a_sidecar_serves_on_localhost_with_its_own_environment_and_no_port(depl
 
 def test_cpu_and_memory_become_the_containers_limits(deployed):
     limits = {
-        kind: one.attrs["HostConfig"]["Memory"] // 2**20
+        kind: item.attrs["HostConfig"]["Memory"] // 2**20
         for kind in ("server", "beside")
-        for one, _ in deployed.containers("full", kind)
+        for item, _ in deployed.containers("full", kind)
     }
     assert limits == {"server": 256, "beside": 256}
 
@@ -193,7 +193,7 @@ def test_two_minimum_instances_run_without_requests(deployed):
 def test_a_configured_role_is_granted_to_the_servers_account_on_the_project(deployed):
     path = "crm/v1/projects/mcpfleet-local:getIamPolicy"
     policy = deployed.google().post(f"{deployed.checkout.place.url}/{path}", json={}).json()
-    (members,) = [one["members"] for one in policy["bindings"] if one["role"] == "roles/logging.viewer"]
+    (members,) = [item["members"] for item in policy["bindings"] if item["role"] == "roles/logging.viewer"]
     deployer = "serviceAccount:deployer@mcpfleet-local.iam.gserviceaccount.com"  # reads the logs of builds
     assert set(members) - {deployer} == {"serviceAccount:mcp-full@mcpfleet-local.iam.gserviceaccount.com"}
 

@@ -54,8 +54,8 @@ def deployed(make_checkout):
 
 
 def uri_of(checkout, server):
-    services = [one["outputs"] for one in checkout.state.resources if one["type"].endswith("/service:Service")]
-    return next(one["uri"] for one in services if one.get("name") == f"mcp-{server}")
+    services = [item["outputs"] for item in checkout.state.resources if item["type"].endswith("/service:Service")]
+    return next(item["uri"] for item in services if item.get("name") == f"mcp-{server}")
 
 
 def bearer(checkout, name, audience):
@@ -64,7 +64,7 @@ def bearer(checkout, name, audience):
 
 
 def asked(url, headers, method="tools/call", params=None):
-    """The answer to a request of the handshake era."""
+    """The answer to a request of protocol versions with a handshake."""
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params or {"name": "whoami", "arguments": {}}}
     accept = {"accept": "application/json, text/event-stream"}
     return httpx2.post(f"{url}/mcp", json=body, headers={**accept, **headers}, timeout=60, trust_env=False)
@@ -98,7 +98,7 @@ def test_with_iap_the_caller_is_read_from_the_proxys_assertion(deployed):
 @pytest.mark.parametrize("server", ["proxied", "bridged"])
 def test_with_iap_a_container_refuses_requests_that_bypass_the_proxy(deployed, engine, server):
     labels = {"dev.mcpfleet.service": f"mcp-{server}", "dev.mcpfleet.container": "0"}
-    found = next(one for one in deployed.containers(engine) if labels.items() <= one.labels.items())
+    found = next(item for item in deployed.containers(engine) if labels.items() <= item.labels.items())
     (network,) = found.attrs["NetworkSettings"]["Networks"].values()
     direct = f"http://{network['IPAddress']}:8080"
     for headers in ({}, {"Authorization": forged()}, {"X-Serverless-Authorization": forged(), **LIES}):

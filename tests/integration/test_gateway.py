@@ -33,7 +33,7 @@ CONTAINER, NEIGHBOUR = "127.0.1.2", "127.0.2.2"
 def free_ports(count):
     """Return ports that are free on all of 127.0.0.0/8."""
     taken = [socket.create_server(("", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in taken]
+    ports = [item.getsockname()[1] for item in taken]
     for one in taken:
         one.close()
     return ports
@@ -301,8 +301,8 @@ async def test_containers_reach_the_host_with_their_own_address(gateway, host):
 
 
 async def test_a_hundred_concurrent_callers_are_all_served(gateway, host):
-    said = await asyncio.gather(*(get(gateway.web, f"/{one}", f"127.0.3.{one}") for one in range(1, 101)))
-    assert said == [f"http 127.0.3.{one} {gateway.web} /{one}" for one in range(1, 101)]
+    said = await asyncio.gather(*(get(gateway.web, f"/{item}", f"127.0.3.{item}") for item in range(1, 101)))
+    assert said == [f"http 127.0.3.{item} {gateway.web} /{item}" for item in range(1, 101)]
 
 
 # --- names --------------------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def outcomes(served_cloud):
     environ = {**os.environ, "PYTHONPATH": str(packages)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environ)
     assert done.returncode == 0, done.stderr
-    return {one["step"]: one for one in map(json.loads, done.stdout.splitlines())}
+    return {item["step"]: item for item in map(json.loads, done.stdout.splitlines())}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -112,9 +112,9 @@ def test_an_enum_value_has_the_number_of_googles_packages(outcomes):
         for values in asked_for(api):
             numbers = {name: number for number, name in enumerate(ENUM_NUMBERS.get(values[0], values)) if name}
             # A newer document has some names more.
-            same = [one for one in known if 2 * len(set(values) & set(one)) > len(values)]
+            same = [item for item in known if 2 * len(set(values) & set(item)) > len(values)]
             compared += bool(same)
-            if same and not any(all(one.get(name) in (None, numbers[name]) for name in numbers) for one in same):
+            if same and not any(all(item.get(name) in (None, numbers[name]) for name in numbers) for item in same):
                 wrong.add(values)
 
     assert wrong == set()
@@ -230,8 +230,8 @@ def required(api):
     return {
         name: {
             field
-            for field, one in schema.get("properties", {}).items()
-            if one.get("description", "").lower().startswith(("required", "[required]"))
+            for field, item in schema.get("properties", {}).items()
+            if item.get("description", "").lower().startswith(("required", "[required]"))
         }
         for name, schema in zip(short_names(document).values(), document.values(), strict=True)
     }

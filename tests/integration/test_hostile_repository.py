@@ -89,12 +89,12 @@ def first(checkout):
 def test_links_out_of_a_repository_stay_links_in_its_image(deployed, checkout, engine, builder):
     assert answer(checkout, builder, "value", {}, "legacy") == "1"
     (container,) = [
-        one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == f"mcp-{builder}"
+        item for item in checkout.containers(engine) if item.labels["dev.mcpfleet.service"] == f"mcp-{builder}"
     ]
     content = b"".join(container.export())
     assert KEY.encode() not in content
     with tarfile.open(fileobj=io.BytesIO(content)) as image:
-        found = {one.name: one for one in image if one.name.startswith("app")}
+        found = {item.name: item for item in image if item.name.startswith("app")}
     assert found["app/key"].issym()
     assert found["app/all"].issym()
     assert found["app/up"].issym()

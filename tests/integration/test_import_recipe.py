@@ -91,7 +91,7 @@ def pulumi(checkout, programs, *arguments):
     exports = subprocess.run(
         ["bash", "-c", "\n".join(lines) + "\nenv -0"], capture_output=True, text=True, check=True
     ).stdout
-    environment = dict(one.split("=", 1) for one in exports.split("\0") if one)
+    environment = dict(item.split("=", 1) for item in exports.split("\0") if item)
     environment["PATH"] = f"{programs}{os.pathsep}{environment['PATH']}"
     done = subprocess.run(
         [shutil.which("pulumi", path=environment["PATH"]), *arguments],

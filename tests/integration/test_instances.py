@@ -121,8 +121,8 @@ def test_containers_of_an_instance_share_localhost_and_nothing_else(world):
             assert await beside(plane, "echo $LISTEN-$PORT-$K_SERVICE") == "9000--echo\n"
             assert await shell(plane, "echo $PORT") == "8080\n"
             limits = {
-                one.attrs["Config"]["Labels"]["dev.mcpfleet.container"]: one.attrs["HostConfig"]["Memory"]
-                for one in world.containers()
+                item.attrs["Config"]["Labels"]["dev.mcpfleet.container"]: item.attrs["HostConfig"]["Memory"]
+                for item in world.containers()
             }
             assert limits == {"0": 512 * 2**20, "1": 64 * 2**20}
             await shell(plane, "touch /tmp/mine")
@@ -215,19 +215,19 @@ def test_a_restarted_cloud_takes_over_complete_instances_and_removes_incomplete_
             await serve(plane, made)
 
     async def second():
-        before = {one.id for one in world.containers()}
+        before = {item.id for item in world.containers()}
         async with world.plane() as plane:
             await serve(plane, made)
-            assert {one.id for one in world.containers()} == before
+            assert {item.id for item in world.containers()} == before
             assert await beside(plane, "echo here") == "here\n"
 
     async def third():
-        before = {one.id for one in world.containers()}
-        next(one for one in world.containers() if one.name.endswith("helper")).remove(force=True)
+        before = {item.id for item in world.containers()}
+        next(item for item in world.containers() if item.name.endswith("helper")).remove(force=True)
         async with world.plane() as plane:
             await serve(plane, made)
             assert await beside(plane, "echo here") == "here\n"
-            assert not {one.id for one in world.containers()} & before
+            assert not {item.id for item in world.containers()} & before
             assert len(world.volumes()) == 1
             await plane.destroy_all()
             assert world.docker.volumes.list(filters={"label": f"dev.mcpfleet.cloud={world.cloud_id}"}) == []
@@ -352,7 +352,7 @@ def test_an_affinity_cookie_routes_to_the_same_instance(world):
             slots = next(iter(plane._running.values())).pool._slots
             names = {}
             for slot in slots:  # each of them answers where the other is full
-                others = [one for one in slots if one is not slot]
+                others = [item for item in slots if item is not slot]
                 for one in others:
                     one.active_requests += 80
                 lease = await plane.lease(SERVICE)

@@ -118,7 +118,7 @@ class World:
     def published(self):
         """The gateway container's ports on this machine."""
         ports = self._gateway().attrs["NetworkSettings"]["Ports"]
-        return [int(one["HostPort"]) for published in ports.values() for one in published]
+        return [int(item["HostPort"]) for published in ports.values() for item in published]
 
     def _gateway(self):
         labels = [f"dev.mcpfleet.cloud={self.cloud_id}", "dev.mcpfleet.role=gateway"]

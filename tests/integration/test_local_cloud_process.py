@@ -64,7 +64,7 @@ def serve(tmp_path):
     for one in started:
         if one.process.poll() is None:
             one.end(signal.SIGKILL)
-    for state in {one.state for one in started}:
+    for state in {item.state for item in started}:
         if (state / "id").exists():
             remove_docker_objects((state / "id").read_text().strip())
 

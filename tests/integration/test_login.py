@@ -169,7 +169,9 @@ class Deployed:
 
     def find_ports(self):
         services = [
-            one["outputs"] for one in self.checkout.state.resources if one["type"] == "gcp:cloudrunv2/service:Service"
+            item["outputs"]
+            for item in self.checkout.state.resources
+            if item["type"] == "gcp:cloudrunv2/service:Service"
         ]
         for service in services:
             host = urlsplit(url_of(service["name"].removeprefix("mcp-"))).netloc

@@ -104,7 +104,7 @@ async def test_the_official_python_sdk_works(tmp_path, mode):
     as_the_table_says("Python 2.3", mode, found)
 
 
-async def by_python(target, era):
+async def by_python(target, protocol):
     reports, logged = [], []
 
     async def elicit(context, params):
@@ -120,7 +120,7 @@ async def by_python(target, era):
         reports.append(progress)
 
     async with Client(
-        target, mode=era, elicitation_callback=elicit, sampling_callback=sample, logging_callback=log
+        target, mode=protocol, elicitation_callback=elicit, sampling_callback=sample, logging_callback=log
     ) as client:
         call = client.call_tool
         found = {

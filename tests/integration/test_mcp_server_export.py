@@ -77,11 +77,11 @@ class Collector:
     def spans(self):
         """Each span with its resource's attributes."""
         return [
-            (values(one.resource.attributes), span)
+            (values(item.resource.attributes), span)
             for request in self.exported
             if isinstance(request, ExportTraceServiceRequest)
-            for one in request.resource_spans
-            for scope in one.scope_spans
+            for item in request.resource_spans
+            for scope in item.scope_spans
             for span in scope.spans
         ]
 
@@ -92,8 +92,8 @@ class Collector:
             point
             for request in self.exported
             if isinstance(request, ExportMetricsServiceRequest)
-            for one in request.resource_metrics
-            for scope in one.scope_metrics
+            for item in request.resource_metrics
+            for scope in item.scope_metrics
             for metric in scope.metrics
             if metric.name == "mcp.server.operation.duration"
             for point in metric.histogram.data_points
@@ -101,7 +101,7 @@ class Collector:
 
 
 def values(attributes):
-    return {one.key: one.value.string_value for one in attributes}
+    return {item.key: item.value.string_value for item in attributes}
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def test_a_client_that_anyone_can_call_fails_every_verification(opened, checkout
     code, said = mcpfleet(checkout, "verify", "--json")
     found = json.loads(said[said.index("{") :])
     assert (code, found["ok"]) == (1, False)
-    assert [bool(one["failed"]) for one in found["servers"].values()] == [False, False]
+    assert [bool(item["failed"]) for item in found["servers"].values()] == [False, False]
     refused = [line for line in found["clients"]["assistant"]["passed"] if "40" in line]
     assert refused == []
     assert cancelled(checkout) == before, "nothing was called through it"

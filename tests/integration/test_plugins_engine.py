@@ -103,7 +103,7 @@ def test_a_fleet_is_created_unchanged_updated_refreshed_and_destroyed(deployment
     deployment.stack.destroy(on_event=lambda _event: None)
     inventory = google.cloud.inventory()
     assert (inventory["services"], inventory["repositories"]) == ([], [])
-    assert [one for one in inventory["serviceAccounts"] if "mcp-life" in one] == []
+    assert [item for item in inventory["serviceAccounts"] if "mcp-life" in item] == []
 
 
 def test_a_failed_rollout_keeps_its_id_and_the_next_update_repairs_it(deployment, google):
@@ -191,18 +191,20 @@ IMPORTS = {
 def test_an_existing_resource_is_imported_by_its_short_id(deployment, google):
     deployment.up(fleet("import", labels=False))
     state = deployment.stack.export_stack()
-    ids = {one["urn"]: one["id"] for one in state.deployment["resources"] if one.get("id")}
-    state.deployment["resources"] = [one for one in state.deployment["resources"] if not one["type"].startswith("gcp:")]
+    ids = {item["urn"]: item["id"] for item in state.deployment["resources"] if item.get("id")}
+    state.deployment["resources"] = [
+        item for item in state.deployment["resources"] if not item["type"].startswith("gcp:")
+    ]
     deployment.stack.import_stack(state)
     google.calls()
     changes = deployment.changes(fleet("import", labels=False, imports=IMPORTS))
     # The APIs that are not imported are enabled already: a create for the engine, no call of theirs.
     # An imported service is protected until an update says otherwise, as with the real provider.
     assert changes == {"create": len(APIS) - 1, "import": len(IMPORTS), "update": 1}
-    assert [one.partition(" ")[0] for one in google.changes()] == ["PATCH"]
-    now = {one["urn"]: one["id"] for one in deployment.state()["resources"] if one.get("id")}
-    assert {urn: one for urn, one in now.items() if "gcp:" in urn and "providers" not in urn} == {
-        urn: one for urn, one in ids.items() if "gcp:" in urn and "providers" not in urn
+    assert [item.partition(" ")[0] for item in google.changes()] == ["PATCH"]
+    now = {item["urn"]: item["id"] for item in deployment.state()["resources"] if item.get("id")}
+    assert {urn: item for urn, item in now.items() if "gcp:" in urn and "providers" not in urn} == {
+        urn: item for urn, item in ids.items() if "gcp:" in urn and "providers" not in urn
     }
     assert deployment.changes(fleet("import", labels=False)) == {}
 
@@ -210,7 +212,7 @@ def test_an_existing_resource_is_imported_by_its_short_id(deployment, google):
 def test_an_interrupted_create_is_adopted_by_its_id(deployment, google):
     deployment.up(fleet("pending"))
     state = deployment.stack.export_stack()
-    lost = next(one for one in state.deployment["resources"] if one["type"] == "gcp:cloudrunv2/service:Service")
+    lost = next(item for item in state.deployment["resources"] if item["type"] == "gcp:cloudrunv2/service:Service")
     del lost["outputs"]  # what `pulumi refresh --import-pending-creates` should do, and 3.256.0 does not
     deployment.stack.import_stack(state)
     deployment.stack.refresh(on_event=lambda _event: None)

@@ -172,7 +172,7 @@ def test_every_client_reaches_only_its_configured_servers(standing, checkout):
         auth = checkout.who("ada", target["url"])
         found = httpx2.post(f"{target['url']}/ask", json={}, auth=auth, timeout=90, trust_env=False)
         assert found.status_code == 200, found.text
-        tools = {server: bool(one["tools"]) for server, one in found.json()["servers"].items()}
+        tools = {server: bool(item["tools"]) for server, item in found.json()["servers"].items()}
         assert tools == dict.fromkeys(client["calls"], True), name
 
 
@@ -200,7 +200,7 @@ def test_tokens_and_passwords_are_neither_stored_nor_printed(deployed, checkout,
     assert {"pulumi", "logs", "sources"} <= {file.parts[0] for file in files}, "where it could be"
     assert [str(name) for name, file in files.items() if any(word in file.read_bytes() for word in hidden)] == []
     assert not any(word.decode() in deployed for word in hidden)
-    containers = {one.labels["dev.mcpfleet.service"]: one for one in checkout.containers(engine)}
+    containers = {item.labels["dev.mcpfleet.service"]: item for item in checkout.containers(engine)}
     for container in (containers["mcp-private"], containers["mcp-own"]):
         said = json.dumps([container.attrs, container.image.attrs, container.image.history()]).encode()
         assert not any(word in said for word in hidden)

@@ -233,7 +233,7 @@ def test_a_stdio_server_in_a_foreign_image_is_served_by_the_bridge(deployed, che
 
 def test_the_image_is_labelled_with_its_commit(deployed, checkout, engine, repositories):
     place, _ = repositories
-    labels = {one.labels["dev.mcpfleet.service"]: one.image.labels for one in checkout.containers(engine)}
+    labels = {item.labels["dev.mcpfleet.service"]: item.image.labels for item in checkout.containers(engine)}
     revision = "org.opencontainers.image.revision"
     assert labels["mcp-weather"][revision] == git(place / "weather", "rev-parse", "main")
     assert labels["mcp-notes"][revision] == git(place / "notes", "rev-parse", "v1.0.0^{commit}")
@@ -334,7 +334,7 @@ def cloud_builds(checkout):
 
 def newest_built(checkout):
     """The build that made the image which is deployed."""
-    return next(one for one in cloud_builds(checkout) if one["status"] == "SUCCESS")
+    return next(item for item in cloud_builds(checkout) if item["status"] == "SUCCESS")
 
 
 def newest_log(checkout):
@@ -344,8 +344,8 @@ def newest_log(checkout):
 
 def image_of(checkout, server):
     service = next(
-        one
-        for one in checkout.state.resources
-        if one["type"] == "gcp:cloudrunv2/service:Service" and one["outputs"]["name"] == f"mcp-{server}"
+        item
+        for item in checkout.state.resources
+        if item["type"] == "gcp:cloudrunv2/service:Service" and item["outputs"]["name"] == f"mcp-{server}"
     )
     return service["outputs"]["template"]["containers"][0]["image"]

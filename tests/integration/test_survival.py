@@ -34,17 +34,17 @@ def pushed(found):
 
 
 def rolling_out(found):
-    return [one for one in found["services"] if not one["latestReadyRevision"]]
+    return [item for item in found["services"] if not item["latestReadyRevision"]]
 
 
 def is_whole(checkout, engine):
     """Both servers are up, once each, and the state knows all of it."""
     found = inventory(checkout.place)
-    assert sorted(one["name"].rpartition("/")[2] for one in found["services"]) == ["mcp-reference", "mcp-toolbox"]
+    assert sorted(item["name"].rpartition("/")[2] for item in found["services"]) == ["mcp-reference", "mcp-toolbox"]
     assert len(found["repositories"]) == 1
     assert len([email for email in found["serviceAccounts"] if email.startswith("mcp-")]) == 2
     eventually(lambda: len(checkout.containers(engine)) == 2, "one container for each server")
-    types = [one["type"] for one in checkout.state.resources]
+    types = [item["type"] for item in checkout.state.resources]
     assert types.count("gcp:cloudrunv2/service:Service") == 2
     assert "No changes" in checkout.ok("up")
 
@@ -119,8 +119,8 @@ def test_of_two_concurrent_ups_one_updates_and_one_is_refused(checkout):
     first, second = checkout.begin("up"), checkout.begin("up")
     outputs = {}
     readers = [
-        threading.Thread(target=lambda one=one: outputs.update({one.pid: one.communicate(timeout=240)[0]}))
-        for one in (first, second)
+        threading.Thread(target=lambda item=item: outputs.update({item.pid: item.communicate(timeout=240)[0]}))
+        for item in (first, second)
     ]
     for reader in readers:
         reader.start()

@@ -30,9 +30,9 @@ def first(checkout):
 
 def image_of(checkout, server):
     service = next(
-        one
-        for one in checkout.state.resources
-        if one["type"] == "gcp:cloudrunv2/service:Service" and one["outputs"]["name"] == f"mcp-{server}"
+        item
+        for item in checkout.state.resources
+        if item["type"] == "gcp:cloudrunv2/service:Service" and item["outputs"]["name"] == f"mcp-{server}"
     )
     return service["outputs"]["template"]["containers"][0]["image"]
 
@@ -53,7 +53,7 @@ def test_up_deploys_the_shipped_stack_and_verifies_its_servers_as_a_client(deplo
     assert "26 checks of 3 servers and 1 client passed" in deployed
     assert "reference: no tool" not in deployed
     assert "toolbox: no tool" not in deployed
-    types = sorted(one["type"].partition(":")[2] for one in checkout.state.resources)
+    types = sorted(item["type"].partition(":")[2] for item in checkout.state.resources)
     for expected in (
         "artifactregistry/repository:Repository",
         "cloudrunv2/service:Service",
@@ -72,7 +72,7 @@ def test_the_shipped_client_lists_the_tools_of_all_its_servers_as_its_own_accoun
     auth = checkout.who("ada", target["url"])
     answer = httpx2.post(f"{target['url']}/ask", json={}, auth=auth, timeout=90, trust_env=False)
     assert answer.status_code == 200, answer.text
-    tools = {name: {one["name"] for one in found["tools"]} for name, found in answer.json()["servers"].items()}
+    tools = {name: {item["name"] for item in found["tools"]} for name, found in answer.json()["servers"].items()}
     known = {"reference": "add", "toolbox": "slugify", "time": "convert_time"}
     assert {name: {tool} & tools[name] for name, tool in known.items()} == {
         name: {tool} for name, tool in known.items()
@@ -110,9 +110,9 @@ def test_the_built_image_is_pinned_by_its_digest_in_the_registry(deployed, check
 
 
 def test_a_second_up_changes_nothing_and_reports_it(deployed, checkout, engine):
-    before = {one.id for one in checkout.containers(engine)}
+    before = {item.id for item in checkout.containers(engine)}
     assert "No changes" in checkout.ok("up")
-    assert {one.id for one in checkout.containers(engine)} == before
+    assert {item.id for item in checkout.containers(engine)} == before
 
 
 def test_the_local_proxy_serves_a_client_without_credentials(deployed, checkout):
@@ -212,7 +212,7 @@ def test_a_failed_change_of_region_can_be_reverted(deployed, checkout):
 
 
 def test_a_killed_container_is_replaced_and_serves_again(deployed, checkout, engine):
-    victim = next(one for one in checkout.containers(engine) if one.labels["dev.mcpfleet.service"] == "mcp-toolbox")
+    victim = next(item for item in checkout.containers(engine) if item.labels["dev.mcpfleet.service"] == "mcp-toolbox")
     victim.kill("SIGKILL")
     target = checkout.servers["toolbox"]
     auth = checkout.who("ada", target["audience"])
@@ -227,11 +227,11 @@ def test_a_killed_container_is_replaced_and_serves_again(deployed, checkout, eng
 
 
 def test_a_killed_local_cloud_restarts_with_its_services_still_running(deployed, checkout, engine):
-    before = {one.id for one in checkout.containers(engine)}
+    before = {item.id for item in checkout.containers(engine)}
     checkout.kill_cloud()
     output = checkout.ok("up")
     assert "No changes" in output
-    assert {one.id for one in checkout.containers(engine)} == before, "containers are adopted, not doubled"
+    assert {item.id for item in checkout.containers(engine)} == before, "containers are adopted, not doubled"
 
 
 def test_down_leaves_nothing_and_succeeds_a_second_time(deployed, checkout, engine):
@@ -242,7 +242,7 @@ def test_down_leaves_nothing_and_succeeds_a_second_time(deployed, checkout, engi
     label = {"label": f"dev.mcpfleet.cloud={cloud['id']}"}
     assert engine.containers.list(all=True, filters=label, ignore_removed=True) == []
     assert engine.networks.list(filters=label) == []
-    names = [name for one in engine.images.list() for name in (*one.tags, *(one.attrs["RepoDigests"] or ()))]
+    names = [name for item in engine.images.list() for name in (*item.tags, *(item.attrs["RepoDigests"] or ()))]
     assert [name for name in names if name.startswith(f"{registry}/") and "mcpfleet-public" not in name] == []
     assert checkout.state.resources == []
     assert find_running(checkout.place, "cloud") is None

@@ -124,7 +124,7 @@ def test_two_servers_are_deployed_and_answer_only_their_invoker(pulumi, checkout
         )
         assert answer.status_code == 200, answer.text
     history = json.loads(pulumi("stack", "export"))["deployment"]["resources"]
-    assert {"mcpfleet:index:Fleet", "mcpfleet:index:McpServer"} <= {one["type"] for one in history}
+    assert {"mcpfleet:index:Fleet", "mcpfleet:index:McpServer"} <= {item["type"] for item in history}
     assert "unchanged" in pulumi("up", "--yes", "--expect-no-changes")
 
 

@@ -228,7 +228,7 @@ def _prompts(server: MCPServer[Any]) -> None:
 
 
 def _handlers(server: MCPServer[Any]) -> None:
-    """Three methods of the handshake era that `MCPServer` has no decorator for."""
+    """Three methods of protocol versions with a handshake that `MCPServer` has no decorator for."""
     lowlevel = lowlevel_of(server)
     subscribed: set[str] = set()
 

@@ -39,5 +39,5 @@ def test_both_programs_register_the_same_resources_with_the_same_inputs_and_outp
     assert resources(fleet) == resources(by_hand)
     fleet_resources, bare_resources = fleet.exports["servers"], by_hand.exports["servers"]
     assert {name: set(server) for name, server in fleet_resources.items()} == {
-        name: set(one) for name, one in bare_resources.items()
+        name: set(item) for name, item in bare_resources.items()
     }

@@ -78,20 +78,20 @@ def serving(make_settings):
 
 
 @pytest.fixture(params=["legacy", "auto"])
-def era(request) -> str:
-    """Both eras of the protocol, as the SDK's client names them; `auto` is the newest that the server speaks."""
+def protocol(request) -> str:
+    """Both protocol versions, as the SDK's client names them; `auto` is the newest that the server speaks."""
     return request.param
 
 
 @pytest.fixture
-def connected(serving, era):
-    """`async with connected(server, **environment) as client`: the official client, in each era, over HTTP."""
+def connected(serving, protocol):
+    """`async with connected(server, **environment) as client`: the official client over HTTP, in each version."""
 
     @asynccontextmanager
     async def connect(server, **options) -> AsyncIterator[Client]:
         async with (
             serving(server, **options) as http,
-            Client(streamable_http_client(f"{URL}/mcp", http_client=http), mode=era) as client,
+            Client(streamable_http_client(f"{URL}/mcp", http_client=http), mode=protocol) as client,
         ):
             yield client
 

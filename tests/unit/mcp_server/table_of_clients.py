@@ -29,7 +29,7 @@ TABLE = {
     "mcp-remote 0.15 (SSE)": ALL,
 }
 
-# Clients of the handshake era are asked by a request of the server's own.
+# Clients of protocol versions with a handshake are asked by a request of the server's own.
 NEEDS_SESSION = {"TypeScript 1.32": frozenset({"elicitation", "sampling"})}
 
 

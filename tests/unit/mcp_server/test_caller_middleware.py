@@ -145,7 +145,7 @@ async def test_no_arbitrary_header_names_a_caller(headers):
 
 
 @pytest.mark.parametrize("is_stateless", [True, False])
-async def test_tools_of_an_sdk_server_that_serves_itself_know_the_caller_of_each_call(is_stateless, era, lifespan):
+async def test_tools_of_an_sdk_server_that_serves_itself_know_the_caller_of_each_call(is_stateless, protocol, lifespan):
     server = MCPServer("orders")
 
     @server.tool()
@@ -165,7 +165,7 @@ async def test_tools_of_an_sdk_server_that_serves_itself_know_the_caller_of_each
             )
             await stack.enter_async_context(http)
             clients[claims["email"]] = await stack.enter_async_context(
-                Client(streamable_http_client(f"{URL}/mcp", http_client=http), mode=era)
+                Client(streamable_http_client(f"{URL}/mcp", http_client=http), mode=protocol)
             )
         for email, client in [*clients.items(), *clients.items()]:
             names[email] = (await client.call_tool("name", {})).content[0].text

@@ -413,7 +413,7 @@ def model(headers):
             break
     else:
         return None
-    if max(sum(header == one for header, _ in headers) for one in (FRONT, APP)) > 1:
+    if max(sum(header == item for header, _ in headers) for item in (FRONT, APP)) > 1:
         return None
     scheme, _, token = values[0].strip(b" \t").partition(b" ")
     for claims in (ADA, BOB):

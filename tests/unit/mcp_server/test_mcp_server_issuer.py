@@ -181,7 +181,7 @@ async def test_tokens_of_another_issuer_or_audience_are_refused(server, issuer):
         "endless": good(issuer, server, exp=float("inf")),
         "broken signature": token[:-8] + "AAAAAAAA",
     }
-    answers = {name: await server.ask(one) for name, one in tokens.items()}
+    answers = {name: await server.ask(item) for name, item in tokens.items()}
     assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(tokens, 401)
     assert all('error="invalid_token"' in answer.headers["www-authenticate"] for answer in answers.values())
     assert (await server.ask(token)).status_code == 200

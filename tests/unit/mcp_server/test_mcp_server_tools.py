@@ -72,7 +72,7 @@ async def test_countdown_refuses_too_many_and_no_seconds(connected, server, seco
     assert "seconds" in result.content[0].text
 
 
-async def test_whoami_reports_service_revision_and_protocol_version(connected, era):
+async def test_whoami_reports_service_revision_and_protocol_version(connected, protocol):
     settings = Settings(K_SERVICE="mcp-reference", K_REVISION="mcp-reference-00001-abc")
     async with connected(build_server(settings)) as client:
         result = await client.call_tool("whoami", {})
@@ -80,7 +80,7 @@ async def test_whoami_reports_service_revision_and_protocol_version(connected, e
         "service": "mcp-reference",
         "revision": "mcp-reference-00001-abc",
         "caller": None,
-        "protocol": "2025-11-25" if era == "legacy" else "2026-07-28",
+        "protocol": "2025-11-25" if protocol == "legacy" else "2026-07-28",
     }
 
 
@@ -121,8 +121,8 @@ async def test_whoami_reports_only_a_caller_verified_by_cloud_run(connected, ser
     assert result.structured_content["caller"] == caller
 
 
-async def test_the_tools_work_without_http(era, server):
-    async with Client(server, mode=era) as client:
+async def test_the_tools_work_without_http(protocol, server):
+    async with Client(server, mode=protocol) as client:
         assert (await client.call_tool("add", {"a": 1, "b": 2})).structured_content == {"result": 3}
         assert (await client.call_tool("whoami", {})).structured_content["caller"] is None
 

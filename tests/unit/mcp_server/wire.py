@@ -66,7 +66,7 @@ def meta(**more) -> dict[str, Any]:
 
 
 def message(method="tools/call", params=None, *, modern=True, progress=None, request_id=1) -> dict[str, Any]:
-    """A JSON-RPC request as a client of either era sends it."""
+    """A JSON-RPC request as a client of either protocol version sends it."""
     params = dict(params or {})
     extra = {} if progress is None else {"progressToken": progress}
     if modern:

@@ -189,7 +189,7 @@ def test_clients_are_verified_like_servers_and_unnamed_tools_are_not_called(run,
 )
 def test_a_named_tool_is_called_only_at_its_server(run, verified, outputs, token, named, call):
     assert run("verify", *named, "--outputs", outputs, "--token-file", token, "--call", call)[0] == 0
-    assert [one for one in verified if one[1]] == [("orders", ("cancel", {}))]
+    assert [item for item in verified if item[1]] == [("orders", ("cancel", {}))]
 
 
 @pytest.mark.parametrize(("named", "call"), [([], "cancel"), ([], "nosuch/cancel"), (["assistant"], "cancel")])

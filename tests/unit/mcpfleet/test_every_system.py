@@ -28,7 +28,7 @@ from mcpfleet.target import Target
 
 COMMAND = Path(mcpfleet.__file__).parent
 SERVER = Path(mcpfleet_server.__file__).parent
-FILES = [one for one in sorted(COMMAND.glob("*.py")) if one.name != "system.py"]
+FILES = [item for item in sorted(COMMAND.glob("*.py")) if item.name != "system.py"]
 FILES += [SERVER / "__init__.py", SERVER / "logs.py"]  # what the command imports of it
 
 # As typeshed and Python's documentation have them ("Availability: Unix"). Of loops: those of Windows have them too, and

@@ -80,7 +80,7 @@ ARGUMENTS = st.dictionaries(
 def test_every_argument_comes_from_the_schema(properties, data):
     names = data.draw(st.lists(st.sampled_from([*properties, "unknown"]), unique=True))
     result = schema_arguments({"type": "object", "properties": properties, "required": names})
-    given_for = {name: one.keys() & {"const", "default", "enum", "examples"} for name, one in properties.items()}
+    given_for = {name: item.keys() & {"const", "default", "enum", "examples"} for name, item in properties.items()}
     assert (result is None) == any(not given_for.get(name) for name in names)
     assert set((result or {}).values()) <= {"const", "default", "enum", "example"}
 
@@ -103,7 +103,7 @@ def test_a_schema_with_conditions_between_arguments_yields_no_arguments(keywords
 
 
 def tool(name, hints=None, required=()):
-    schema = {"type": "object", "properties": {one: {"type": "string"} for one in required}, "required": [*required]}
+    schema = {"type": "object", "properties": {item: {"type": "string"} for item in required}, "required": [*required]}
     return {"name": name, "inputSchema": schema, **({"annotations": hints} if hints is not None else {})}
 
 

@@ -36,7 +36,7 @@ STRANGER = "as a member who is no invoker: 403"
 MADE_UP = "with a made-up token: 401"
 LEGACY = "as an invoker, protocol legacy: tools listed and whoami called, no redirect"
 MODERN = "as an invoker, protocol 2026-07-28: tools listed and whoami called, no redirect"
-LISTED = [f"as an invoker, protocol {era}: tools listed, no redirect" for era in ("legacy", "2026-07-28")]
+LISTED = [f"as an invoker, protocol {protocol}: tools listed, no redirect" for protocol in ("legacy", "2026-07-28")]
 
 
 ANY = CheckOptions(call=ANY_TOOL)

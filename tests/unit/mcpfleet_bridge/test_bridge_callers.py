@@ -160,7 +160,7 @@ async def test_late_messages_of_a_process_reach_only_the_caller_that_it_served(b
         held_call = {"capabilities": CAN_ASK, "meta": LEVEL, "name": "hold", "arguments": {"key": 1}}
         message, headers = http.modern(**held_call)
         call = http.begin(message, {**headers, **bob})
-        await wait_until(lambda: any(one.held for one in leased(http)))
+        await wait_until(lambda: any(item.held for item in leased(http)))
         server.say(method="notifications/message", params={"level": "info", "data": "Ada's secret"})
         http.fleet.alive[-1].release(1)
         assert b"secret" not in (await call).body

@@ -11,7 +11,7 @@ REQUIREMENTS = {
     name: ROOT / "packages" / name / name.replace("-", "_") / "requirements.txt"
     for name in ("mcpfleet-bridge", "mcpfleet-login")
 }
-LOCKED = {one["name"]: one for one in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
+LOCKED = {item["name"]: item for item in tomllib.loads((ROOT / "uv.lock").read_text())["package"]}
 
 
 def needed(name, extras=()):

@@ -76,7 +76,7 @@ def test_a_console_without_utf_8_gets_words_instead_of_symbols(monkeypatch, enco
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 0
-    out, err = ((one.flush(), one.buffer.getvalue().decode(encoding))[1] for one in streams)
+    out, err = ((item.flush(), item.buffer.getvalue().decode(encoding))[1] for item in streams)
     assert out.startswith("ok echo: Gr")
     assert "\\u4f60" in out
     assert err.startswith("ok Verify")

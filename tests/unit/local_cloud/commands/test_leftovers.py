@@ -50,14 +50,14 @@ class Shelf:
         if filters is None:
             return self.things
         key, _, value = filters["label"].partition("=")
-        return [one for one in self.things if one.labels.get(key) == value and not one.removed]
+        return [item for item in self.things if item.labels.get(key) == value and not item.removed]
 
 
 class Images(Shelf):
     """A digest goes with the last tag of its image, as in Docker."""
 
     def remove(self, reference):
-        (image,) = [one for one in self.things if reference in one.tags] or [None]
+        (image,) = [item for item in self.things if reference in item.tags] or [None]
         if image is None:
             raise leftovers.ImageNotFound(reference)
         self.things.remove(image)

@@ -49,12 +49,12 @@ class FakeNetworks:
         self.docker, self.pools, self.things, self.refused = docker, [IPv4Network(pool) for pool in pools], [], 0
 
     def _in_use(self, subnet):
-        taken = [IPv4Network(one.attrs["IPAM"]["Config"][-1]["Subnet"]) for one in self.things]
-        return any(subnet.overlaps(one) for one in taken)
+        taken = [IPv4Network(item.attrs["IPAM"]["Config"][-1]["Subnet"]) for item in self.things]
+        return any(subnet.overlaps(item) for item in taken)
 
     def list(self, filters):
         key, _, value = filters["label"].partition("=")
-        return [one for one in self.things if one.attrs["Labels"].get(key) == value]
+        return [item for item in self.things if item.attrs["Labels"].get(key) == value]
 
     def get(self, name):
         for one in self.things:
@@ -122,9 +122,9 @@ class FakeDocker:
         return SimpleNamespace(id=self.image)
 
     def _list(self, filters, **_):
-        wanted = [one.partition("=")[::2] for one in filters["label"]]
+        wanted = [item.partition("=")[::2] for item in filters["label"]]
         every = self.containers.by_name.values()
-        return [one for one in every if all(one.labels.get(key) == value for key, value in wanted)]
+        return [item for item in every if all(item.labels.get(key) == value for key, value in wanted)]
 
     def _create(self, **spec):
         assert spec["name"] not in self.containers.by_name, "Docker refuses a second container of a name"

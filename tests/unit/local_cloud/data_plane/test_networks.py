@@ -61,7 +61,7 @@ def test_each_service_and_the_gateway_have_their_own_network(docker):
         assert networks.ranges == ("172.20.0.0/16",)
         assert networks.find_by_address(found[3].addresses.gateway) == found[3]
         assert networks.find_by_address("172.21.0.1") is None
-        assert min(one.name for one in docker.networks.things) == networks.gateway_network.name, (
+        assert min(item.name for item in docker.networks.things) == networks.gateway_network.name, (
             "it has the published ports"
         )
 
@@ -113,7 +113,7 @@ def test_a_full_range_makes_docker_choose_another():
         found = [await networks.ensure(service(f"s{number}")) for number in range(5)]
         assert networks.ranges == ("10.1.2.0/26", "10.1.3.0/24")
         assert len({each.addresses.subnet for each in (*found, networks.gateway_network)}) == 6
-        assert {one.name for one in docker.networks.things} == {
+        assert {item.name for item in docker.networks.things} == {
             each.name for each in (*found, networks.gateway_network)
         }
 
@@ -135,7 +135,7 @@ def test_a_removed_services_subnet_is_reused(docker):
         networks = await opened(docker)
         gone = await networks.ensure(service("echo"))
         await networks.remove(service("echo"))
-        assert [one.name for one in docker.networks.things] == [networks.gateway_network.name]
+        assert [item.name for item in docker.networks.things] == [networks.gateway_network.name]
         assert (await networks.ensure(service("other"))).addresses == gone.addresses
         await networks.remove(service("unknown"))
 

@@ -108,7 +108,7 @@ def test_an_invalid_config_file_leaves_the_default_sockets(home, content):
 def test_the_default_sockets_are_tried_in_order(home):
     (home / ".colima" / "work").mkdir(parents=True)
     (home / ".colima" / "work" / "docker.sock").touch()
-    assert [one.host.replace(str(home), "~") for one in found(home, XDG_RUNTIME_DIR="/run/user/1000")] == [
+    assert [item.host.replace(str(home), "~") for item in found(home, XDG_RUNTIME_DIR="/run/user/1000")] == [
         MACHINE,
         "unix:///run/user/1000/docker.sock",
         "unix://~/.docker/run/docker.sock",
@@ -142,7 +142,7 @@ def test_a_remote_engine_in_a_context_is_refused(home, context):
 
 @pytest.mark.parametrize("host", ["tcp://127.0.0.1:2375", "tcp://[::1]:2375", "localhost:2375", "http://127.5.0.1:1"])
 def test_a_loopback_port_is_accepted(home, host):
-    assert [one.host for one in found(home, DOCKER_HOST=host)] == [host]
+    assert [item.host for item in found(home, DOCKER_HOST=host)] == [host]
 
 
 def outcome(environ):

@@ -103,14 +103,14 @@ def test_an_invalid_trace_is_replaced_by_a_new_one(front, kit, value):
     ],
 )
 def test_a_load_balancer_appends_the_client_and_itself_to_what_the_client_claims(claimed, found):
-    headers = [(b"x-forwarded-for", one) for one in claimed]
+    headers = [(b"x-forwarded-for", item) for item in claimed]
     sent = container_headers(headers, Allowed(), "127.0.0.9", BALANCED)
     assert [value for name, value in sent if name == b"x-forwarded-for"] == [found]
 
 
 @given(st.lists(st.binary()))
 def test_the_last_two_forwarded_addresses_are_correct_for_any_client_header(claimed):
-    headers = [(b"x-forwarded-for", one) for one in claimed]
+    headers = [(b"x-forwarded-for", item) for item in claimed]
     (found,) = [
         value
         for name, value in container_headers(headers, Allowed(), "127.0.0.9", BALANCED)

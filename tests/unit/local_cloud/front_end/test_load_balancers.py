@@ -158,7 +158,7 @@ def test_a_change_of_scheme_is_in_place_and_refused_without_a_migration(program,
         program.requests.clear()
         with pytest.raises(Exception, match=r"resource\.loadBalancingScheme"):
             program.update(kind, made, {**inputs, "loadBalancingScheme": "EXTERNAL"})
-        assert [one.partition(" ")[0] for one in program.requests] == [call]
+        assert [item.partition(" ")[0] for item in program.requests] == [call]
 
 
 def test_a_request_is_routed_by_the_url_map_to_the_service(api, balanced):
@@ -361,7 +361,7 @@ def test_a_forwarding_rule_opens_and_closes_its_listener(api, balanced, monkeypa
     async def scenario():
         balancer = Balancer(api.cloud.compute, api.cloud.certificates, api.cloud.run.find_endpoint)
         await balancer.open(lambda *_: None, "tls")
-        urls = [one["url"] for one in balancer.inventory()]
+        urls = [item["url"] for item in balancer.inventory()]
         await balancer.close()
         return urls
 

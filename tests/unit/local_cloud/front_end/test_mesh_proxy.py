@@ -56,7 +56,7 @@ def join(api, mesh=MESH, launch="BETA", **template):
 def test_a_revision_joins_a_mesh_through_its_network(api, meshed):
     api.grant("roles/trafficdirector.client", f"serviceAccount:{ACCOUNT}")
     assert "error" not in join(api).json()
-    revision = next(one for one in api.plane.running.values() if one.service == "client")
+    revision = next(item for item in api.plane.running.values() if item.service == "client")
     assert (revision.mesh, revision.network) == (MESH, NETWORK)
     shown = api.call("GET", f"{SERVICES}/client").json()["template"]
     assert shown["serviceMesh"] == {"mesh": MESH}
@@ -205,14 +205,14 @@ def test_a_request_that_exceeds_the_routes_timeout_is_ended(api, program, meshed
     proxy = create_proxy(api.cloud.mesh, {"172.18.0.2": CALLER}.get, front, front)
     scope = {"type": "http", "client": ("172.18.0.2", 1), "headers": [(b"host", b"mcp-hello")]}
     asyncio.run(asyncio.wait_for(proxy(scope, None, send), 10))
-    assert [one["status"] for one in sent if one["type"] == "http.response.start"] == said
+    assert [item["status"] for item in sent if item["type"] == "http.response.start"] == said
     assert (sent[-1]["type"] == "http.response.body") != began, "what had begun is cut off"
 
 
 def test_missing_routes_and_services_get_envoys_errors(api, program):
     made = mesh_resources(program, service="nobody")
     assert ask(api, b"mcp-hello")[:2] == (503, b"no healthy upstream")
-    kind, _, route = next(one for one in made if one[0] == ROUTE_KIND)
+    kind, _, route = next(item for item in made if item[0] == ROUTE_KIND)
     program.delete(kind, route)
     assert ask(api, b"mcp-hello")[:2] == (404, b"")
 

@@ -246,8 +246,8 @@ def test_a_change_of_a_grant_is_a_replacement(engine, change, replaces):
 
 
 NAMED = [
-    one
-    for one in (
+    item
+    for item in (
         *certificates.TYPES,
         *compute.TYPES,
         *mesh.TYPES,
@@ -257,7 +257,7 @@ NAMED = [
         Bucket,
         BucketObject,
     )
-    if any(field.name == "name" for field in one.fields)
+    if any(field.name == "name" for field in item.fields)
 ]
 
 

@@ -131,7 +131,7 @@ class Engine(pulumi.runtime.Mocks):
             try:
                 return self._opened(self.provider._invokes[args.token](self.program.api, Call(), dict(args.args))), []
             finally:
-                self.looked_up |= {" ".join(_call(one)) for one in self.program.requests[before:]}
+                self.looked_up |= {" ".join(_call(item)) for item in self.program.requests[before:]}
 
     def _updated(self, name: Named, old: Made | None, news: dict[str, Any]) -> Made:
         resource, api = self._of(name), self.program.api

@@ -55,10 +55,10 @@ def by_call(calls: list[tuple[str, str, Any]]) -> dict[str, list[Any]]:
 def leaves(value: Any, path: str = "") -> dict[str, Any]:
     """The values in a body by path; environment variables by name, for they have no order."""
     if isinstance(value, dict) and value:
-        return {at: leaf for name, one in value.items() for at, leaf in leaves(one, f"{path}.{name}").items()}
+        return {at: leaf for name, item in value.items() for at, leaf in leaves(item, f"{path}.{name}").items()}
     if isinstance(value, list) and value:
-        named = {f".{one['name']}" if path.endswith(".env") else f"[{at}]": one for at, one in enumerate(value)}
-        return {at: leaf for name, one in named.items() for at, leaf in leaves(one, path + name).items()}
+        named = {f".{item['name']}" if path.endswith(".env") else f"[{at}]": item for at, item in enumerate(value)}
+        return {at: leaf for name, item in named.items() for at, leaf in leaves(item, path + name).items()}
     return {path: value}
 
 
@@ -74,7 +74,7 @@ def unlike(real: dict[str, list[Any]], ours: dict[str, list[Any]]) -> list[str]:
             before, now = leaves(one), leaves(other)
             paths = {path for path in before.keys() | now.keys() if before.get(path, ...) != now.get(path, ...)}
             found += [f"{call} {path}: {before.get(path)!r}, {now.get(path)!r}" for path in sorted(paths)]
-    return [one for one in found if not any(re.search(pattern, one) for pattern in DELIBERATE)]
+    return [item for item in found if not any(re.search(pattern, item) for pattern in DELIBERATE)]
 
 
 def grants(calls: dict[str, list[Any]]) -> dict[str, set[tuple[str, str]]]:
@@ -141,10 +141,10 @@ def older_state(made: Any) -> dict[str, Any]:
 
 
 def assert_names_as_the_real_provider(made: dict[Any, Any]) -> None:
-    state = {name: one.state for name, one in made.items()}
+    state = {name: item.state for name, item in made.items()}
     base = "projects/mcpfleet-local"
     found = {
-        kind: {value for (of, _), one in state.items() if of.endswith(f":{kind}") if (value := one.get(name))}
+        kind: {value for (of, _), item in state.items() if of.endswith(f":{kind}") if (value := item.get(name))}
         for kind, name in (
             ("BucketIAMMember", "bucket"),
             ("RepositoryIamMember", "repository"),
@@ -160,7 +160,7 @@ def assert_names_as_the_real_provider(made: dict[Any, Any]) -> None:
         "WebCloudRunServiceIamMember": {f"{base}/iap_web/cloud_run-europe-west1/services/mcp-proxied"},
         "IAMMember": {"mcpfleet-local"},
     }
-    invokers = {one["name"] for (kind, _), one in state.items() if kind.endswith(":ServiceIamMember")}
+    invokers = {item["name"] for (kind, _), item in state.items() if kind.endswith(":ServiceIamMember")}
     assert all(name.startswith(f"{base}/locations/europe-west1/services/mcp-") for name in invokers)
-    rules = [one for (kind, _), one in state.items() if kind.endswith(":GlobalForwardingRule")]
-    assert [one["effectiveLabels"] for one in rules] == [{"team": "platform", "cost-center": "4711"}] * 2
+    rules = [item for (kind, _), item in state.items() if kind.endswith(":GlobalForwardingRule")]
+    assert [item["effectiveLabels"] for item in rules] == [{"team": "platform", "cost-center": "4711"}] * 2

@@ -50,12 +50,12 @@ def missing(then: Any, now: Any, path: str = "") -> list[str]:
         if not isinstance(now, dict):
             return [path]
         inner = [(f"{path}.{name}".lstrip("."), value, now.get(name, ...)) for name, value in then.items()]
-        return [one for name, value, has in inner for one in ([name] if has is ... else missing(value, has, name))]
+        return [item for name, value, has in inner for item in ([name] if has is ... else missing(value, has, name))]
     if isinstance(then, list):
         if not isinstance(now, list) or (then and not now):
             return [path]
         merged = {name: one for item in now if isinstance(item, dict) for name, one in item.items()}
-        return [one for value in then for one in missing(value, merged or now[0], f"{path}[]")]
+        return [item for value in then for item in missing(value, merged or now[0], f"{path}[]")]
     types = {"number": (int, float), "boolean": (bool,), "null": (type(None),)}
     return [] if isinstance(now, types.get(then, (str,))) else [path]
 

@@ -432,7 +432,7 @@ ACCEPTED = [
 ]
 
 
-@pytest.mark.parametrize("body", ACCEPTED, ids=[str(one)[-60:] for one in ACCEPTED])
+@pytest.mark.parametrize("body", ACCEPTED, ids=[str(item)[-60:] for item in ACCEPTED])
 def test_supported_and_empty_fields_are_accepted(body: Any):
     parsed = check(body)
     assert parsed == body
