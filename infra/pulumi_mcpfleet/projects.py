@@ -30,6 +30,11 @@ _UNIVERSE: Final = "gcp:universeDomain"
 _GOOGLE_UNIVERSE: Final = "googleapis.com"
 _BUILD_PROVIDER: Final = "mcpfleet-build"
 
+_MAX_BYTES: Final = 1 << 20
+"""The most bytes of a config file: far more than the largest fleet has."""
+_MAX_VALUES: Final = 100_000
+"""The most values of a config file, with those that aliases stand for."""
+
 
 class ProjectError(ValueError):
     """The folder is not that of a Pulumi project; the text says what to do."""
@@ -252,8 +257,14 @@ def _read(file: Path) -> dict[Any, Any]:
         _FileError: It can't be read, is not YAML, or says a key twice.
     """
     try:
+        if not file.is_file():
+            raise _FileError("is not a file; write the stack's config into a plain file of this name")
+        if file.stat().st_size > _MAX_BYTES:
+            raise _FileError(f"has more than {_MAX_BYTES >> 20} MiB, which no stack needs; make it smaller")
         text = file.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if _count_values(node, {}) > _MAX_VALUES:
+            raise _FileError(f"has aliases (*NAME) that stand for more than {_MAX_VALUES} values; write fewer of them")
         value: Any = yaml.safe_load(text)
     except UnicodeDecodeError:
         raise _FileError("is not UTF-8; save the file as UTF-8") from None
@@ -266,6 +277,8 @@ def _read(file: Path) -> dict[Any, Any]:
             else ""
         )
         raise _FileError(f"{where}{error.problem or error.context}; correct that line or the one before") from None
+    except _FileError:
+        raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _FileError(f"is not YAML: {' '.join(str(error).split())}") from None
     if repeated := next(_repeated(node), None):
@@ -275,6 +288,21 @@ def _read(file: Path) -> dict[Any, Any]:
     if not isinstance(value, dict):
         raise _FileError("is not a mapping; write each key in a line of its own")
     return cast("dict[Any, Any]", value)
+
+
+def _count_values(node: yaml.Node | None, counts: dict[int, int]) -> int:
+    """Count the values below a node, an alias as all that it stands for; *counts* has those of the nodes before."""
+    if node is None:
+        return 0
+    if id(node) not in counts:
+        counts[id(node)] = _MAX_VALUES  # of a node within itself, which has no end
+        nodes: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            nodes = [part for pair in cast("list[tuple[yaml.Node, yaml.Node]]", node.value) for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes = cast("list[yaml.Node]", node.value)
+        counts[id(node)] = 1 + sum(_count_values(part, counts) for part in nodes)
+    return counts[id(node)]
 
 
 def _repeated(node: yaml.Node | None) -> Iterator[str]:

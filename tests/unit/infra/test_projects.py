@@ -1,5 +1,8 @@
 """`mcpfleet check`: the config file of every stack of a folder, all mistakes of all files, and no cloud."""
 
+import os
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given, settings
@@ -9,6 +12,9 @@ from pulumi_mcpfleet import projects
 
 SERVERS = {"toolbox": {"source": {"image": "docker.io/acme/toolbox:1"}}}
 CONFIG = {"gcp:project": "acme", "mcpfleet:fleet": {"region": "europe-west1", "servers": SERVERS}}
+ALIASES = "".join(f"a{level + 1}: &a{level + 1} [{', '.join([f'*a{level}'] * 9)}]\n" for level in range(9))
+ALIASES = f"a0: &a0 [x]\n{ALIASES}config: {{gcp:project: p, mcpfleet:fleet: *a9}}\n"
+"""Each list has the one before nine times: 9 to the power of 9 values in half a kilobyte."""
 
 
 @pytest.fixture
@@ -66,6 +72,9 @@ def test_all_mistakes_of_all_files_are_named_with_their_paths(write, tmp_path):
         ("config: !secret a\n", "line 1, column 9: could not determine a constructor for the tag '!secret'"),
         ("", "gcp:project: missing; add the id of a Google Cloud project under config"),
         ("? [a, b]\n: 1\n", "line 1, column 3: found unhashable key"),
+        (ALIASES, "has aliases (*NAME) that stand for more than 100000 values"),
+        ("config: &a {mcpfleet:fleet: *a}\n", "has aliases (*NAME) that stand for more than 100000 values"),
+        ("#" * (1 << 20) + "\n", "has more than 1 MiB, which no stack needs"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_one_line_and_keeps_no_other_from_its_check(write, tmp_path, content, message):
@@ -74,6 +83,15 @@ def test_a_file_that_cannot_be_read_is_one_line_and_keeps_no_other_from_its_chec
     found = mistakes(tmp_path)
     assert found["Pulumi.dev.yaml"][0].startswith(message)
     assert len(found["Pulumi.prod.yaml"]) == 2
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
+def test_a_pipe_a_device_and_a_folder_are_not_read_as_a_config_file(write, tmp_path, make):
+    write("dev")
+    make(tmp_path / "Pulumi.prod.yaml")
+    found = mistakes(tmp_path)
+    assert found["Pulumi.dev.yaml"] == []
+    assert found["Pulumi.prod.yaml"] == ["is not a file; write the stack's config into a plain file of this name"]
 
 
 BUILT = {
