@@ -100,6 +100,8 @@ def init(out: Console, answers: Answers, ask: Ask | None, environ: Mapping[str, 
             f" {'belong' if len(names) > 1 else 'belongs'} to your server."
         )
     root = answers.folder
+    if answers.server == "":  # as of a variable of the shell that is not set
+        raise UsageError("--server is empty. Name a server, or leave the option out for hello. Nothing was written.")
     check_folder(root)
     there = (root / "Pulumi.yaml").is_file()
     if ask is not None and not there:

@@ -119,7 +119,7 @@ def check_answers(project: NewProject) -> None:
     if re.sub(r"[-_.]+", "-", project.name).lower() in _TAKEN:
         raise UsageError(f"{project.name} is the name of a package that the project needs. Choose another with --name.")
     for member in project.invokers:
-        if not _MEMBER.fullmatch(member):
+        if not _MEMBER.fullmatch(member) or not member.isprintable():
             raise UsageError(
                 f"{inert(repr(member), 100)} is not a member as IAM writes it."
                 " Write --invoker user:ada@example.com or --invoker group:mcp-users@example.com."
