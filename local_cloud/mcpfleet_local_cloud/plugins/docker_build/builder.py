@@ -14,14 +14,15 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
 
 from mcpfleet_local_cloud.plugins.call import Call, ProviderError
-from mcpfleet_local_cloud.plugins.docker_build.context import read_plain_file
+from mcpfleet_local_cloud.plugins.docker_build.context import is_remote, list_files, read_plain_file
 from mcpfleet_local_cloud.plugins.docker_build.dockerfile import find_line
+from pulumi_mcpfleet.cloud_build.errors import BuildError
 
 _OLDEST_BUILDKIT: Final = (20, 10)
 _NEEDS_BUILDX: Final = (23, 0)
@@ -107,6 +108,8 @@ def build(call: Call, options: BuildOptions) -> str:
     if options.secrets and not builder.buildkit:
         raise ProviderError("secrets: building with secrets needs BuildKit: install the docker buildx plugin")
     with tempfile.TemporaryDirectory(prefix="mcpfleet-build-") as scratch:
+        if not builder.buildkit:
+            options = _with_ignore_file(options, Path(scratch))
         command = _command(builder, options, Path(scratch))
         environment = {
             **docker_environment(),
@@ -117,6 +120,29 @@ def build(call: Call, options: BuildOptions) -> str:
         if code != 0:
             raise ProviderError(_failure_message(options, lines, Path(scratch)))
         return (Path(scratch) / "image-id").read_text().strip()
+
+
+def _with_ignore_file(options: BuildOptions, scratch: Path) -> BuildOptions:
+    """Replace the context by a copy without what the ignore file of the Dockerfile excludes.
+
+    The classic builder reads only the context's own `.dockerignore`, and no `<Dockerfile>.dockerignore`.
+
+    Raises:
+        ProviderError: A file can't be copied.
+    """
+    has_ignore_file = bool(options.dockerfile) and os.path.lexists(f"{options.dockerfile}.dockerignore")
+    if not has_ignore_file or is_remote(options.context):
+        return options
+    context, copy = Path(options.context), scratch / "context"
+    copy.mkdir()
+    try:
+        for name in list_files(context, options.dockerfile):
+            if name != ".dockerignore":  # the classic builder would apply it, too
+                (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(context / name, copy / name, follow_symlinks=False)
+    except (BuildError, OSError, ValueError) as error:
+        raise ProviderError(f"copying the build context: {error}") from error
+    return replace(options, context=str(copy))
 
 
 def docker_environment() -> dict[str, str]:

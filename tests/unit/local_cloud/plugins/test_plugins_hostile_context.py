@@ -1,9 +1,11 @@
 """A hostile build context: what the docker command itself opens is the context's own."""
 
+from pathlib import Path
+
 import pytest
 
 from mcpfleet_local_cloud.plugins.call import ProviderError
-from mcpfleet_local_cloud.plugins.docker_build import image
+from mcpfleet_local_cloud.plugins.docker_build import builder, image
 from mcpfleet_local_cloud.plugins.docker_build.builder import (
     Builder,
     BuildOptions,
@@ -61,6 +63,43 @@ def test_a_context_path_is_never_parsed_as_an_option(tmp_path):
 
 def test_build_output_contains_no_terminal_or_pulumi_commands():
     assert _escape_control_characters("\x1b[2J<{%fg 1%}>✓\u202e") == "\\x1b[2J< {%fg 1%}>✓\\u202e"
+
+
+@pytest.fixture
+def files_sent(monkeypatch):
+    """Builds with a docker command of a kind of builder; returns the paths and the texts that the command gets."""
+
+    def files_sent(options, *, buildkit):
+        sent = {}
+
+        def run_command(_call, command, _environment):
+            folder = Path(command[-1])
+            sent.update({file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if not file.is_dir()})
+            Path(command[command.index("--iidfile") + 1]).write_text("sha256:a")
+            return [], 0
+
+        monkeypatch.setattr(builder, "find_builder", lambda _path: Builder("docker", buildkit=buildkit))
+        monkeypatch.setattr(builder, "docker_environment", dict)
+        monkeypatch.setattr(builder, "run_command", run_command)
+        builder.build(None, options)
+        return set(sent)
+
+    return files_sent
+
+
+def test_the_classic_builder_gets_only_what_the_ignore_file_of_the_dockerfile_leaves_in(context, tmp_path, files_sent):
+    (context / ".mcpfleet").mkdir()
+    (context / ".mcpfleet" / "key.pem").write_text(KEY)
+    (context / ".dockerignore").write_text("server.py\n")
+    (context / "server.py").write_text("x")
+    (context / "link").symlink_to("/etc/passwd")
+    dockerfile = tmp_path / "echo.Dockerfile"
+    dockerfile.write_text("FROM scratch\nCOPY . .\n")
+    dockerfile.with_name("echo.Dockerfile.dockerignore").write_text("!**\n**/.mcpfleet\n")
+    options = BuildOptions(context=str(context), dockerfile=str(dockerfile))
+    assert files_sent(options, buildkit=False) == {"Dockerfile", "server.py", "link"}
+    assert ".mcpfleet/key.pem" in files_sent(options, buildkit=True)  # BuildKit reads that ignore file itself
+    assert (context / ".mcpfleet" / "key.pem").exists()
 
 
 class Images:
