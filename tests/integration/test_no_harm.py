@@ -169,3 +169,17 @@ def test_a_client_that_anyone_can_call_fails_every_verification(opened, checkout
     refused = [line for line in found["clients"]["assistant"]["passed"] if "40" in line]
     assert refused == []
     assert cancelled(checkout) == before, "nothing was called through it"
+
+
+def test_a_tool_is_called_by_name_and_each_outcome_has_its_exit_code(deployed, checkout):
+    assert mcpfleet(checkout, "call", "orders", "cancel_order", "--arguments", '{"order": "nine"}') == (0, "nine\n")
+    code, said = mcpfleet(checkout, "call", "reference", "add", "--arguments", '{"a": "x"}', "--json")
+    assert (code, json.loads(said)["outcome"]) == (3, "tool_error")
+    code, said = mcpfleet(checkout, "call", "orders", "cancel_order", "--token-command", "echo made-up")
+    assert code in {1, 5}, said
+
+
+def test_a_deployed_fleet_is_as_it_was_locked(deployed, checkout):
+    assert mcpfleet(checkout, "tools", "lock")[0] == 0
+    code, said = mcpfleet(checkout, "tools", "diff")
+    assert (code, sorted(said.splitlines())) == (0, ["orders: as locked", "reference: as locked"])
