@@ -140,10 +140,10 @@ class _Cloud(pulumi.runtime.Mocks):
         if not self.answers:
             assert args.token.endswith(":getClientConfig"), f"the preview of a new stack asks a cloud: {args.token}"
         assert args.token in self.lookups, f"no component may look things up in the cloud: {args.token}"
-        found = self.lookups[args.token]
-        if isinstance(found, Exception):
-            raise found
-        return found, []
+        answer = self.lookups[args.token]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer, []
 
 
 class _Recorder(mocks.MockMonitor):

@@ -30,8 +30,8 @@ def _run(deploy):
     """Run `__main__.py` with one server `echo`, or with a whole fleet."""
 
     def run(server=None, *, known=True, **fleet):
-        whole = {"region": "europe-west1", "servers": {"echo": {**EXISTING, **(server or {})}}, **fleet}
-        config = {"gcp:project": "p", "mcpfleet:fleet": json.dumps(whole)}
+        fleet_config = {"region": "europe-west1", "servers": {"echo": {**EXISTING, **(server or {})}}, **fleet}
+        config = {"gcp:project": "p", "mcpfleet:fleet": json.dumps(fleet_config)}
         return deploy(lambda: runpy.run_path(str(ROOT), run_name="__main__"), config=config, cloud_answers=known)
 
     return run
@@ -45,7 +45,7 @@ ALWAYS = {"artifactregistry", "cloudresourcemanager", "iam", "iamcredentials", "
 
 
 @pytest.mark.parametrize(
-    ("keys", "more"),
+    ("keys", "expected"),
     [
         ({}, set()),
         ({"secrets": {"A": {"secret": "a", "version": "1"}}}, {"secretmanager"}),
@@ -60,8 +60,8 @@ ALWAYS = {"artifactregistry", "cloudresourcemanager", "iam", "iamcredentials", "
         ({"agent_registry": "entry"}, {"agentregistry"}),
     ],
 )
-def test_just_the_apis_that_the_fleet_needs_are_enabled(run, keys, more):
-    assert apis(run(keys)) == ALWAYS | more
+def test_just_the_apis_that_the_fleet_needs_are_enabled(run, keys, expected):
+    assert apis(run(keys)) == ALWAYS | expected
 
 
 def test_public_is_by_a_switch_with_its_reason_beside_it_and_grants_nothing(run):
@@ -84,11 +84,11 @@ def test_oauth_lets_every_caller_reach_the_server_and_tells_it_whose_tokens_to_t
     assert environment["MCPFLEET_OAUTH_ISSUER"] == "https://login.acme.dev"
     assert environment["MCPFLEET_OAUTH_AUDIENCE"] == "https://mcp-echo-4711.europe-west1.run.app/mcp", "the MCP URL"
     assert environment["MCPFLEET_OAUTH_SCOPES"] == "mcp:use,mcp:admin"
-    own = run({"access": {"oauth": {**oauth, "audience": "https://api.acme.dev"}}})
-    assert own.environment()["MCPFLEET_OAUTH_AUDIENCE"] == "https://api.acme.dev"
-    for one in (plan, own):
-        audience = one.environment()["MCPFLEET_OAUTH_AUDIENCE"]
-        assert one.exports["servers"]["echo"]["oauth"] == {**oauth, "audience": audience}, "for who verifies it"
+    with_audience = run({"access": {"oauth": {**oauth, "audience": "https://api.acme.dev"}}})
+    assert with_audience.environment()["MCPFLEET_OAUTH_AUDIENCE"] == "https://api.acme.dev"
+    for run_plan in (plan, with_audience):
+        audience = run_plan.environment()["MCPFLEET_OAUTH_AUDIENCE"]
+        assert run_plan.exports["servers"]["echo"]["oauth"] == {**oauth, "audience": audience}, "for who verifies it"
 
 
 @pytest.mark.parametrize("access", [{"iam": {"invokers": ["group:a@b.dev"]}}, {"iap": {"oauth_client": CLIENT}}])
@@ -118,9 +118,11 @@ def test_behind_iap_a_container_is_told_for_what_assertions_are_made_in_each_reg
     regions["servers"]["echo"]["access"] = {"iap": {"oauth_client": CLIENT}}
     plan = run(region=None, **regions)
     for service in plan.of(SERVICE):
-        found = {one["name"]: one.get("value") for one in service.inputs["template"]["containers"][0]["envs"]}
-        assert found["MCPFLEET_ACCESS"] == "iap"
-        assert found["MCPFLEET_IAP_AUDIENCE"] == (
+        environment = {
+            variable["name"]: variable.get("value") for variable in service.inputs["template"]["containers"][0]["envs"]
+        }
+        assert environment["MCPFLEET_ACCESS"] == "iap"
+        assert environment["MCPFLEET_IAP_AUDIENCE"] == (
             "/projects/4711/locations/europe-west1/services/mcp-echo,/projects/4711/locations/us-east1/services/mcp-echo"
         )
 
@@ -208,8 +210,8 @@ def test_a_domain_gets_a_load_balancer_with_a_certificate_and_a_way_from_http(ru
 def test_the_address_and_the_rules_of_a_domain_carry_the_labels(run):
     plan = run({"domain": "mcp.acme.dev", "labels": {"own": "b"}}, labels={"team": "a"})
     for kind in ("GlobalAddress", "GlobalForwardingRule"):
-        for one in (one for one in plan.resources if one.type.endswith(f":{kind}")):
-            assert one.inputs["labels"] == {"team": "a", "own": "b"}
+        for resource in (resource for resource in plan.resources if resource.type.endswith(f":{kind}")):
+            assert resource.inputs["labels"] == {"team": "a", "own": "b"}
 
 
 def test_a_domain_is_audience_base_url_and_allowed_host_by_itself(run):
@@ -251,9 +253,9 @@ def test_each_region_has_a_service_behind_the_one_domain_and_images_stay_in_the_
 
 
 def test_a_second_region_changes_nothing_of_the_first(run):
-    one = run({"domain": "mcp.acme.dev"})
+    single_region = run({"domain": "mcp.acme.dev"})
     two = run({"domain": "mcp.acme.dev"}, region=None, regions=["europe-west1", "us-central1"])
-    assert {(r.type, r.name) for r in one.resources} <= {(r.type, r.name) for r in two.resources}
+    assert {(r.type, r.name) for r in single_region.resources} <= {(r.type, r.name) for r in two.resources}
 
 
 # --- registries and agents --------------------------------------------------------------------------
@@ -274,7 +276,7 @@ def test_images_of_the_remote_registry_come_through_artifact_registry_and_others
     remote = plan.one(REPOSITORY, "fleet-remote").inputs
     assert remote["mode"] == "REMOTE_REPOSITORY"
     assert remote["remoteRepositoryConfig"]["dockerRepository"] == {"customRepository": {"uri": "https://ghcr.io"}}
-    images = [one["image"] for one in plan.service("ours").inputs["template"]["containers"]]
+    images = [container["image"] for container in plan.service("ours").inputs["template"]["containers"]]
     uri = "europe-west1-docker.pkg.dev/p/mcpfleet-remote"
     assert images == [f"{uri}/acme/tool:1", f"{uri}/acme/side:2"]
     assert plan.container("plain")["image"] == "docker.io/acme/toolbox:1"
@@ -296,9 +298,9 @@ def test_the_functional_type_is_set_only_when_asked_for_because_it_can_never_be_
     plain = run().service().inputs
     assert "functionalType" not in plain
     assert plain["launchStage"] == "GA"  # said, so that the BETA of an earlier update does not stay
-    asked = run({"agent_registry": "functional-type"})
-    assert asked.service().inputs["functionalType"] == "FUNCTIONAL_TYPE_MCP_SERVER"
-    assert asked.of(ENTRY) == []
+    with_type = run({"agent_registry": "functional-type"})
+    assert with_type.service().inputs["functionalType"] == "FUNCTIONAL_TYPE_MCP_SERVER"
+    assert with_type.of(ENTRY) == []
 
 
 def test_an_entry_in_agent_registry_names_the_mcp_endpoint(run):

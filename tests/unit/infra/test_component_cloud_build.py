@@ -38,7 +38,11 @@ def up(deploy, root):
 
     def program(servers, fleet):
         parsed = parse_fleet(
-            {"region": "europe-west1", "servers": {name: {"source": one} for name, one in servers.items()}, **fleet},
+            {
+                "region": "europe-west1",
+                "servers": {name: {"source": source} for name, source in servers.items()},
+                **fleet,
+            },
             root=root,
         )
         foundation = Foundation.in_fleet(
@@ -54,14 +58,16 @@ def up(deploy, root):
                 labels={"team": "x"},
             ),
         )
-        made = {
+        components = {
             name: McpServer.in_fleet(
                 name, ServerInFleet(project="acme", regions=parsed.all_regions, foundation=foundation, spec=spec)
             )
             for name, spec in parsed.servers.items()
         }
         for name, spec in parsed.clients.items():
-            args = ClientInFleet(project="acme", region="europe-west1", foundation=foundation, spec=spec, servers=made)
+            args = ClientInFleet(
+                project="acme", region="europe-west1", foundation=foundation, spec=spec, servers=components
+            )
             McpClient.in_fleet(name, args)
 
     return lambda servers, answers=True, **fleet: deploy(lambda: program(servers, fleet), cloud_answers=answers)
@@ -82,9 +88,9 @@ def test_a_preview_warns_if_pulumi_yaml_lacks_the_provider_that_builds(up, root,
 def test_a_source_that_says_so_is_built_by_cloud_build_and_deployed_by_its_digest(up):
     plan = up({"weather": {**FOLDER, "build_args": {"BASE_IMAGE": "b"}}})
     assert plan.of(IMAGE) == []
-    told = plan.one(CLOUD_IMAGE).inputs
-    assert 'CMD ["python", "server.py"]' in told.pop("inline")
-    assert told == {
+    inputs = plan.one(CLOUD_IMAGE).inputs
+    assert 'CMD ["python", "server.py"]' in inputs.pop("inline")
+    assert inputs == {
         "project": "acme",
         "location": "europe-west1",
         "bucket": "acme-mcpfleet-source",
@@ -104,10 +110,10 @@ def test_a_stage_of_a_dockerfile_reaches_cloud_build(up):
 
 
 def test_its_options_reach_cloud_build_in_its_own_words(up):
-    told = (
+    inputs = (
         up({"weather": FOLDER}, cloud_build={"machine_type": "e2-highcpu-8", "timeout": 3600}).one(CLOUD_IMAGE).inputs
     )
-    assert (told["machineType"], told["timeout"]) == ("E2_HIGHCPU_8", 3600)
+    assert (inputs["machineType"], inputs["timeout"]) == ("E2_HIGHCPU_8", 3600)
 
 
 def test_a_stack_may_have_images_built_there_for_the_machine_that_builds(up):
@@ -124,10 +130,10 @@ def test_a_stack_may_have_images_built_there_for_the_machine_that_builds(up):
     ],
 )
 def test_every_kind_of_source_that_is_built_can_be_built_there(up, source, context, dockerfile):
-    told = up({"weather": {**source, "builder": "cloud-build"}}).one(CLOUD_IMAGE).inputs
-    assert told["context"] == context
-    assert told.get("dockerfile") == dockerfile
-    assert ("inline" in told) == (dockerfile is None)
+    inputs = up({"weather": {**source, "builder": "cloud-build"}}).one(CLOUD_IMAGE).inputs
+    assert inputs["context"] == context
+    assert inputs.get("dockerfile") == dockerfile
+    assert ("inline" in inputs) == (dockerfile is None)
 
 
 @pytest.mark.parametrize(
@@ -143,35 +149,37 @@ def test_another_builder_makes_another_digest_of_the_same_source(up, source):
 
 def test_the_account_that_builds_may_read_sources_write_images_and_log_and_no_more(up):
     plan = up({"weather": FOLDER})
-    who = "serviceAccount:mcpfleet-build@acme.iam.gserviceaccount.com"
+    member = "serviceAccount:mcpfleet-build@acme.iam.gserviceaccount.com"
     granted = {
-        (one.inputs["role"], one.inputs.get("bucket") or one.inputs.get("repository") or one.inputs["project"])
+        (grant.inputs["role"], grant.inputs.get("bucket") or grant.inputs.get("repository") or grant.inputs["project"])
         for kind in (ON_BUCKET, ON_REPOSITORY, ON_PROJECT)
-        for one in plan.of(kind)
-        if one.inputs["member"] == who
+        for grant in plan.of(kind)
+        if grant.inputs["member"] == member
     }
     assert granted == {
         ("roles/storage.objectViewer", "acme-mcpfleet-source"),
         ("roles/artifactregistry.writer", "mcpfleet"),
         ("roles/logging.logWriter", "acme"),
     }
-    assert who not in {f"serviceAccount:{one.inputs['template']['serviceAccount']}" for one in plan.of(SERVICE)}
+    assert member not in {f"serviceAccount:{grant.inputs['template']['serviceAccount']}" for grant in plan.of(SERVICE)}
 
 
 def test_a_build_waits_for_the_rights_of_its_account_and_for_the_apis(up):
     plan = up({"weather": FOLDER})
-    before = plan.before(plan.one(CLOUD_IMAGE))
-    assert {kind for kind, _ in before} >= {ON_BUCKET, ON_REPOSITORY, ON_PROJECT, BUCKET, API}
-    assert {"fleet-cloudbuild", "fleet-logging", "fleet-storage"} <= {name for kind, name in before if kind == API}
+    dependencies = plan.before(plan.one(CLOUD_IMAGE))
+    assert {kind for kind, _ in dependencies} >= {ON_BUCKET, ON_REPOSITORY, ON_PROJECT, BUCKET, API}
+    assert {"fleet-cloudbuild", "fleet-logging", "fleet-storage"} <= {
+        name for kind, name in dependencies if kind == API
+    }
 
 
 def test_the_bucket_of_sources_is_closed_short_lived_and_goes_with_the_stack(up):
-    told = up({"weather": FOLDER}).one(BUCKET).inputs
-    assert told["uniformBucketLevelAccess"] is True
-    assert told["publicAccessPrevention"] == "enforced"
-    assert told["lifecycleRules"] == [{"action": {"type": "Delete"}, "condition": {"age": 30}}]
-    assert told["forceDestroy"] is True
-    assert told["labels"] == {"team": "x"}
+    inputs = up({"weather": FOLDER}).one(BUCKET).inputs
+    assert inputs["uniformBucketLevelAccess"] is True
+    assert inputs["publicAccessPrevention"] == "enforced"
+    assert inputs["lifecycleRules"] == [{"action": {"type": "Delete"}, "condition": {"age": 30}}]
+    assert inputs["forceDestroy"] is True
+    assert inputs["labels"] == {"team": "x"}
 
 
 def test_many_servers_and_clients_share_one_bucket_and_one_account(up):
@@ -179,7 +187,7 @@ def test_many_servers_and_clients_share_one_bucket_and_one_account(up):
     plan = up({"one": FOLDER, "two": FOLDER}, clients={"helper": client})
     assert plan.names(CLOUD_IMAGE) == {"one", "two", "helper"}
     assert len(plan.of(BUCKET)) == 1
-    assert [one.inputs["accountId"] for one in plan.of(ACCOUNT)].count("mcpfleet-build") == 1
+    assert [account.inputs["accountId"] for account in plan.of(ACCOUNT)].count("mcpfleet-build") == 1
 
 
 def test_a_fleet_that_builds_nothing_there_has_none_of_it(up):
@@ -189,8 +197,8 @@ def test_a_fleet_that_builds_nothing_there_has_none_of_it(up):
 
 
 def test_the_preview_of_a_new_stack_asks_no_cloud(up):
-    told = up({"weather": FOLDER}, answers=False).one(CLOUD_IMAGE).inputs
-    assert told["context"] == "./weather"
+    inputs = up({"weather": FOLDER}, answers=False).one(CLOUD_IMAGE).inputs
+    assert inputs["context"] == "./weather"
 
 
 def test_a_builder_without_its_api_is_named(deploy, root):

@@ -60,7 +60,7 @@ def test_sessions_and_transports_reach_the_container(build):
 
 def test_a_secret_is_a_reference_to_its_version_and_never_a_value(build):
     container = build(secrets={"DB_PASSWORD": {"secret": "toolbox-db", "version": 3}}).container()
-    (entry,) = (one for one in container["envs"] if one["name"] == "DB_PASSWORD")
+    (entry,) = (variable for variable in container["envs"] if variable["name"] == "DB_PASSWORD")
     assert entry == {
         "name": "DB_PASSWORD",
         "valueSource": {"secretKeyRef": {"secret": "toolbox-db", "version": "3"}},
@@ -226,8 +226,8 @@ def test_a_server_that_is_not_to_be_restarted_has_no_liveness_probe(build):
 
 
 def test_roles_are_granted_on_the_project_before_the_service_is_made(build):
-    own = {"role": "projects/p/roles/own", "reason": "reads the one table"}
-    plan = build(roles=["roles/bigquery.user", own])
+    custom_role = {"role": "projects/p/roles/own", "reason": "reads the one table"}
+    plan = build(roles=["roles/bigquery.user", custom_role])
     grants = plan.of(ROLE_GRANT)
     assert [grant.inputs["role"] for grant in grants] == ["roles/bigquery.user", "projects/p/roles/own"]
     assert {(grant.inputs["project"], grant.inputs["member"]) for grant in grants} == {("p", IDENTITY)}
@@ -277,7 +277,7 @@ def test_the_execution_environment_is_the_users_else_cloud_runs(build, generatio
 
 def test_cpu_that_stays_is_of_the_whole_instance(build):
     plan = build(cpu_throttling=False, sidecars={"redis": {"image": "a/redis"}})
-    assert [one["resources"]["cpuIdle"] for one in template(plan)["containers"]] == [False, False]
+    assert [container["resources"]["cpuIdle"] for container in template(plan)["containers"]] == [False, False]
 
 
 def test_a_large_gpu_is_a_preview_with_more_cpus_than_any_other(build):
@@ -316,18 +316,18 @@ def test_the_protocol_is_always_said_as_an_update_would_keep_the_last(build):
 
 def test_affinity_and_a_key_are_the_revisions(build):
     key = "projects/acme-dev/locations/europe-west1/keyRings/mcp/cryptoKeys/run"
-    found = template(build(session_affinity=True, encryption_key=key))
-    assert (found["sessionAffinity"], found["encryptionKey"]) == (True, key)
+    revision = template(build(session_affinity=True, encryption_key=key))
+    assert (revision["sessionAffinity"], revision["encryptionKey"]) == (True, key)
     assert {"sessionAffinity", "encryptionKey", "nodeSelector"}.isdisjoint(template(build()))
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "message"),
     [("default", {"useDefault": True}), (POLICY, {"policy": POLICY})],
     ids=["default", "own"],
 )
-def test_images_have_to_meet_the_policy(build, policy, said):
-    assert build(binary_authorization=policy).service().inputs["binaryAuthorization"] == said
+def test_images_have_to_meet_the_policy(build, policy, message):
+    assert build(binary_authorization=policy).service().inputs["binaryAuthorization"] == message
 
 
 def test_a_servers_own_labels_and_notes_stand_beside_the_fleets(build):
@@ -352,16 +352,16 @@ def test_cloud_sql_has_its_volume_and_the_account_may_connect(build):
 
 def test_an_export_is_mounted_in_the_second_generation(build):
     export = {"server": "10.0.0.2", "path": "/share"}
-    found = template(build(vpc={"network": "a"}, volumes={"data": {"nfs": export, "mount": "/data"}}))
-    assert found["volumes"] == [{"name": "data", "nfs": {**export, "readOnly": True}}]
-    assert found["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN2"
+    revision = template(build(vpc={"network": "a"}, volumes={"data": {"nfs": export, "mount": "/data"}}))
+    assert revision["volumes"] == [{"name": "data", "nfs": {**export, "readOnly": True}}]
+    assert revision["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN2"
 
 
 def test_a_secrets_versions_are_several_files_each_with_its_mode(build):
     items = {"new.pem": {"version": 2}, "old/key.pem": {"version": 1, "mode": "0400"}}
     volume = {"secret": "tls", "items": items, "mode": "0440", "mount": "/etc/tls"}
-    (found,) = template(build(volumes={"tls": volume}))["volumes"]
-    assert found["secret"] == {
+    (mounted,) = template(build(volumes={"tls": volume}))["volumes"]
+    assert mounted["secret"] == {
         "secret": "tls",
         "defaultMode": 0o440,
         "items": [{"path": "new.pem", "version": "2"}, {"path": "old/key.pem", "version": "1", "mode": 0o400}],
@@ -369,7 +369,10 @@ def test_a_secrets_versions_are_several_files_each_with_its_mode(build):
 
 
 def test_a_connector_is_named_in_full_and_needs_no_interface(build):
-    found = template(build(vpc={"connector": "mcp"}))["vpcAccess"]
-    assert found == {"egress": "PRIVATE_RANGES_ONLY", "connector": "projects/p/locations/europe-west1/connectors/mcp"}
+    vpc_access = template(build(vpc={"connector": "mcp"}))["vpcAccess"]
+    assert vpc_access == {
+        "egress": "PRIVATE_RANGES_ONLY",
+        "connector": "projects/p/locations/europe-west1/connectors/mcp",
+    }
     shared = "projects/acme-host/locations/europe-west1/connectors/mcp"
     assert template(build(vpc={"connector": shared, "all_traffic": True}))["vpcAccess"]["connector"] == shared

@@ -37,8 +37,12 @@ def _run(deploy):
 
 def test_everything_is_below_the_fleet_and_keeps_the_name_that_it_had_outside(run):
     plan = run(SHARED)
-    below = {(one.type.rpartition(":")[2], one.name) for one in plan.resources if one.parent == (FLEET, "fleet")}
-    assert below == {
+    children = {
+        (resource.type.rpartition(":")[2], resource.name)
+        for resource in plan.resources
+        if resource.parent == (FLEET, "fleet")
+    }
+    assert children == {
         ("Foundation", "fleet"),
         ("McpServer", "echo"),
         ("LoadBalancer", "fleet"),
@@ -49,15 +53,18 @@ def test_everything_is_below_the_fleet_and_keeps_the_name_that_it_had_outside(ru
 
 def test_whatever_is_below_the_fleet_is_aliased_to_the_top_of_the_stack_where_it_was(run):
     plan = run(SHARED)
-    for one in plan.resources:
-        if one.parent == (FLEET, "fleet"):
-            (alias,) = one.aliases
-            assert f"::{one.type}::{one.name}" in str(alias) or "noParent: true" in str(alias)
+    for resource in plan.resources:
+        if resource.parent == (FLEET, "fleet"):
+            (alias,) = resource.aliases
+            assert f"::{resource.type}::{resource.name}" in str(alias) or "noParent: true" in str(alias)
 
 
 def test_a_program_without_a_config_file_gives_the_same_fleet_as_arguments(run, deploy):
     by_arguments, by_config = deploy(lambda: Fleet("fleet", {"project": "p", **SHARED})), run(SHARED)
-    plans = [{(one.type, one.name): one.inputs for one in plan.resources} for plan in (by_arguments, by_config)]
+    plans = [
+        {(resource.type, resource.name): resource.inputs for resource in plan.resources}
+        for plan in (by_arguments, by_config)
+    ]
     assert plans[0] == plans[1]
 
 
@@ -80,7 +87,7 @@ def test_mistakes_are_one_error_with_a_line_for_each_and_nothing_is_registered(r
         "fleet.servers.echo.cpu",
         "fleet.region",
     }
-    assert [one.type for one in empty_plan.resources] == ["pulumi:pulumi:Stack"]
+    assert [resource.type for resource in empty_plan.resources] == ["pulumi:pulumi:Stack"]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +103,9 @@ def test_the_parts_take_the_options_that_a_component_hands_on(deploy):
         opts = pulumi.ResourceOptions(protect=True)
         Fleet("fleet", {"project": "p", **SHARED}, opts)
 
-    assert {one.protect for one in deploy(program).resources if one.type != "pulumi:pulumi:Stack"} == {True}
+    assert {resource.protect for resource in deploy(program).resources if resource.type != "pulumi:pulumi:Stack"} == {
+        True
+    }
 
 
 def test_the_package_names_what_it_has_and_nothing_else():

@@ -61,17 +61,17 @@ def test_untagged_versions_are_deleted_but_the_ten_newest(plan):
 
 
 def test_registry_login_is_the_deployers_own_short_lived_token_and_a_secret(deploy):
-    seen = {}
+    values = {}
 
     def program():
         login = Foundation.in_fleet("fleet", FoundationInFleet(project="p", region="r-x1")).registry_login
-        seen["username"] = login.username
-        login.host.apply(lambda host: seen.update(host=host))
-        login.password.apply(lambda password: seen.update(password=password))
-        pulumi.Output.from_input(login.password.is_secret()).apply(lambda secret: seen.update(secret=secret))
+        values["username"] = login.username
+        login.host.apply(lambda host: values.update(host=host))
+        login.password.apply(lambda password: values.update(password=password))
+        pulumi.Output.from_input(login.password.is_secret()).apply(lambda secret: values.update(secret=secret))
 
     deploy(program)
-    assert seen == {
+    assert values == {
         "username": "oauth2accesstoken",
         "host": "r-x1-docker.pkg.dev",
         "password": "ya29.short-lived",

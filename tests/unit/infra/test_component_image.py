@@ -66,10 +66,10 @@ def fetched(root, monkeypatch):
 
 
 def test_a_folder_without_a_dockerfile_is_built_by_one_that_is_made(build):
-    told = build({"folder": "./weather", "build_args": {"BASE_IMAGE": "b"}}).one(IMAGE).inputs
-    assert told["context"] == {"location": "./weather"}
-    assert 'CMD ["python", "server.py"]' in told["dockerfile"]["inline"]
-    assert told["buildArgs"] == {"BASE_IMAGE": "b"}
+    inputs = build({"folder": "./weather", "build_args": {"BASE_IMAGE": "b"}}).one(IMAGE).inputs
+    assert inputs["context"] == {"location": "./weather"}
+    assert 'CMD ["python", "server.py"]' in inputs["dockerfile"]["inline"]
+    assert inputs["buildArgs"] == {"BASE_IMAGE": "b"}
 
 
 def test_a_folder_is_built_by_the_dockerfile_that_was_made_when_the_config_was_checked(deploy, root):
@@ -87,20 +87,20 @@ def test_a_folder_is_built_by_the_dockerfile_that_was_made_when_the_config_was_c
 
 
 def test_a_dockerfile_of_its_own_wins(build):
-    told = build({"folder": "./own", "dockerfile": "deploy/Dockerfile"}).one(IMAGE).inputs
-    assert told["dockerfile"] == {"location": "./own/deploy/Dockerfile"}
+    inputs = build({"folder": "./own", "dockerfile": "deploy/Dockerfile"}).one(IMAGE).inputs
+    assert inputs["dockerfile"] == {"location": "./own/deploy/Dockerfile"}
 
 
 def test_the_users_keys_decide(build):
-    told = build({"folder": "./weather", "start": ["python", "-m", "x"], "apt": ["git"]}).one(IMAGE).inputs
-    assert 'CMD ["python", "-m", "x"]' in told["dockerfile"]["inline"]
-    assert "apt-get install -y --no-install-recommends git" in told["dockerfile"]["inline"]
+    inputs = build({"folder": "./weather", "start": ["python", "-m", "x"], "apt": ["git"]}).one(IMAGE).inputs
+    assert 'CMD ["python", "-m", "x"]' in inputs["dockerfile"]["inline"]
+    assert "apt-get install -y --no-install-recommends git" in inputs["dockerfile"]["inline"]
 
 
 def test_a_git_repository_is_built_at_the_commit_which_the_image_names(build, fetched):
-    told = build({"git": {**GIT, "dir": "server"}}).one(IMAGE).inputs
-    assert told["context"] == {"location": ".mcpfleet/sources/fetched/server"}
-    assert told["labels"] == {
+    inputs = build({"git": {**GIT, "dir": "server"}}).one(IMAGE).inputs
+    assert inputs["context"] == {"location": ".mcpfleet/sources/fetched/server"}
+    assert inputs["labels"] == {
         "org.opencontainers.image.revision": COMMIT,
         "org.opencontainers.image.source": GIT["url"],
     }
@@ -116,10 +116,10 @@ def test_a_folder_of_a_repository_that_is_a_member_of_a_workspace_is_built_from_
         return Checkout(place / "fetched", COMMIT, "the tag v1 is")
 
     monkeypatch.setattr(image, "checkout", fetched)
-    told = build({"git": {**GIT, "dir": "js/packages/server"}}).one(IMAGE).inputs
-    assert told["context"] == {"location": ".mcpfleet/sources/fetched/js"}
-    assert "RUN npm ci\nRUN cd packages/core && npm run build\n" in told["dockerfile"]["inline"]
-    assert "WORKDIR /app/packages/server\n" in told["dockerfile"]["inline"]
+    inputs = build({"git": {**GIT, "dir": "js/packages/server"}}).one(IMAGE).inputs
+    assert inputs["context"] == {"location": ".mcpfleet/sources/fetched/js"}
+    assert "RUN npm ci\nRUN cd packages/core && npm run build\n" in inputs["dockerfile"]["inline"]
+    assert "WORKDIR /app/packages/server\n" in inputs["dockerfile"]["inline"]
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_a_version_that_git_tags_would_say_is_that_of_the_ref(build, monkeypatch
         return Checkout(place / "fetched", COMMIT, "it is")
 
     monkeypatch.setattr(image, "checkout", fetched)
-    told = build({"git": {**GIT, "ref": ref}}).one(IMAGE).inputs
-    assert f"\nARG SETUPTOOLS_SCM_PRETEND_VERSION={version}\n" in told["dockerfile"]["inline"]
+    inputs = build({"git": {**GIT, "ref": ref}}).one(IMAGE).inputs
+    assert f"\nARG SETUPTOOLS_SCM_PRETEND_VERSION={version}\n" in inputs["dockerfile"]["inline"]
 
 
 def test_a_version_that_git_tags_would_say_is_what_they_say_of_a_folder(build, root, monkeypatch):
@@ -144,18 +144,18 @@ def test_a_version_that_git_tags_would_say_is_what_they_say_of_a_folder(build, r
         (root / "tagged" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "tagged" / name).write_text(content)
     monkeypatch.setattr("pulumi_mcpfleet.sources.git.describe", lambda folder: "v1.2.0-3-gc0ffee000")
-    told = build({"folder": "./tagged"}).one(IMAGE).inputs["dockerfile"]["inline"]
-    assert "\nARG SETUPTOOLS_SCM_PRETEND_VERSION=1.2.1.dev3+gc0ffee000\nCOPY . .\n" in told
+    dockerfile = build({"folder": "./tagged"}).one(IMAGE).inputs["dockerfile"]["inline"]
+    assert "\nARG SETUPTOOLS_SCM_PRETEND_VERSION=1.2.1.dev3+gc0ffee000\nCOPY . .\n" in dockerfile
 
 
 def test_a_secret_of_a_build_goes_to_buildkit_and_into_no_layer(build):
-    given = {"NPM_TOKEN": {"secret": "npm-token", "version": "1"}}
-    told = build({"folder": "./weather", "build_secrets": given}).one(IMAGE)
-    assert told.inputs["secrets"] == {"NPM_TOKEN": "s3cr3t"}
-    assert "secrets" in told.secrets
-    (line,) = (line for line in told.inputs["dockerfile"]["inline"].splitlines() if "-r requirements.txt" in line)
+    references = {"NPM_TOKEN": {"secret": "npm-token", "version": "1"}}
+    built = build({"folder": "./weather", "build_secrets": references}).one(IMAGE)
+    assert built.inputs["secrets"] == {"NPM_TOKEN": "s3cr3t"}
+    assert "secrets" in built.secrets
+    (line,) = (line for line in built.inputs["dockerfile"]["inline"].splitlines() if "-r requirements.txt" in line)
     assert line.startswith('RUN --mount=type=secret,id=NPM_TOKEN,required=true export NPM_TOKEN="$(cat /run/secrets/')
-    assert "s3cr3t" not in told.inputs["dockerfile"]["inline"]
+    assert "s3cr3t" not in built.inputs["dockerfile"]["inline"]
 
 
 def test_a_dockerfile_of_its_own_may_have_a_stage_a_port_and_arguments(build, root):
@@ -169,9 +169,9 @@ def test_a_dockerfile_of_its_own_may_have_a_stage_a_port_and_arguments(build, ro
 
 @pytest.mark.parametrize("source", [{"folder": "./own/deploy"}, {"git": {**GIT, "dir": "server"}}])
 def test_arguments_take_the_place_of_a_dockerfiles_own(build, fetched, root, source):
-    own = root / ".mcpfleet" / "sources" / "fetched" / "server"
-    own.mkdir(parents=True)
-    (own / "Dockerfile").write_text("FROM scratch\n")
+    checkout = root / ".mcpfleet" / "sources" / "fetched" / "server"
+    checkout.mkdir(parents=True)
+    (checkout / "Dockerfile").write_text("FROM scratch\n")
     (container,) = build({**source, "args": ["--http"]}).one(SERVICE).inputs["template"]["containers"]
     assert container["args"] == ["--http"]
 
@@ -221,8 +221,8 @@ def test_a_folder_of_a_repository_that_is_a_link_within_it_is_built_where_it_is(
     place = root / ".mcpfleet" / "sources" / "fetched"
     place.mkdir(parents=True)
     (place / "link").symlink_to("server")
-    told = build({"git": {**GIT, "dir": "link"}}).one(IMAGE).inputs
-    assert told["context"] == {"location": ".mcpfleet/sources/fetched/server"}
+    inputs = build({"git": {**GIT, "dir": "link"}}).one(IMAGE).inputs
+    assert inputs["context"] == {"location": ".mcpfleet/sources/fetched/server"}
 
 
 @pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore", ".gitignore", "Dockerfile.dockerignore"])
@@ -234,12 +234,14 @@ def test_a_folder_whose_files_have_become_links_since_is_not_built(build, root, 
         build({"build": "./own/deploy"})
 
 
-@pytest.mark.parametrize(("said", "pulled"), [("pull", True), ("refuse", False), ("pointers", False)])
-def test_large_files_are_pulled_where_the_user_says_so(build, fetched, root, monkeypatch, said, pulled):
-    asked, plain = [], image.checkout
-    monkeypatch.setattr(image, "checkout", lambda *given, lfs, **more: asked.append(lfs) or plain(*given, **more))
-    build({"git": {**GIT, "dir": "server", "lfs": said}})
-    assert set(asked) == {pulled}
+@pytest.mark.parametrize(("keys", "pulled"), [("pull", True), ("refuse", False), ("pointers", False)])
+def test_large_files_are_pulled_where_the_user_says_so(build, fetched, root, monkeypatch, keys, pulled):
+    lfs_values, plain = [], image.checkout
+    monkeypatch.setattr(
+        image, "checkout", lambda *arguments, lfs, **options: lfs_values.append(lfs) or plain(*arguments, **options)
+    )
+    build({"git": {**GIT, "dir": "server", "lfs": keys}})
+    assert set(lfs_values) == {pulled}
 
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
@@ -270,22 +272,22 @@ def test_a_git_source_with_files_that_git_lfs_has_not_fetched_says_how_they_are_
 
 
 def test_submodules_are_fetched_where_the_user_says_so_and_what_was_left_out_is_said(build, root, monkeypatch):
-    said, folder = [], root / ".mcpfleet" / "sources" / "fetched"
+    fetches, folder = [], root / ".mcpfleet" / "sources" / "fetched"
     folder.mkdir(parents=True)
     (folder / "requirements.txt").write_text("")
     (folder / "server.py").write_text("")
 
     def fetched(url, ref, place, token=None, *, submodules=False, lfs=False):
-        said.append(submodules)
+        fetches.append(submodules)
         return Checkout(folder, COMMIT, "the tag v1 is", ("\x1b[2Jits submodules are not fetched (`git.submodules`)",))
 
     monkeypatch.setattr(image, "checkout", fetched)
-    told = []
-    monkeypatch.setattr(pulumi, "info", lambda sentence, _: told.append(sentence))
+    infos = []
+    monkeypatch.setattr(pulumi, "info", lambda info, _: infos.append(info))
     build({"git": GIT})
     build({"git": {**GIT, "submodules": True}})
-    assert set(said) == {False, True}
-    assert f"echo: {GIT['url']}: \\x1b[2Jits submodules are not fetched (`git.submodules`)" in told
+    assert set(fetches) == {False, True}
+    assert f"echo: {GIT['url']}: \\x1b[2Jits submodules are not fetched (`git.submodules`)" in infos
 
 
 @pytest.mark.parametrize(
@@ -298,10 +300,10 @@ def test_submodules_are_fetched_where_the_user_says_so_and_what_was_left_out_is_
 )
 def test_a_stdio_server_is_built_in_the_bridges_folder_and_probed_at_its_health_path(build, server, line):
     plan = build({"stdio": server})
-    told = plan.one(IMAGE).inputs
-    assert told["context"] == {"location": ".mcpfleet/sources/bridge-echo"}
-    assert told["dockerfile"]["inline"].startswith("ARG BASE_IMAGE=")
-    assert line in told["dockerfile"]["inline"]
+    inputs = plan.one(IMAGE).inputs
+    assert inputs["context"] == {"location": ".mcpfleet/sources/bridge-echo"}
+    assert inputs["dockerfile"]["inline"].startswith("ARG BASE_IMAGE=")
+    assert line in inputs["dockerfile"]["inline"]
     container = plan.container()
     assert container["startupProbe"]["httpGet"]["path"] == container["livenessProbe"]["httpGet"]["path"] == "/health"
 
@@ -310,12 +312,12 @@ def test_a_folder_that_speaks_stdio_is_built_from_a_copy_that_holds_the_bridge(b
     (root / "weather" / ".dockerignore").write_text("**\n!*.py\n!requirements.txt")
     (root / "weather" / ".env").write_text("SECRET=1")
     plan = build({"folder": "./weather", "speaks": "stdio"})
-    told = plan.one(IMAGE).inputs
-    copy = root / told["context"]["location"]
-    assert told["context"]["location"] == ".mcpfleet/sources/with-bridge-echo"
-    found = {file.relative_to(copy).as_posix() for file in copy.rglob("*") if file.is_file()}
-    bridge = {name for name in found if name.startswith(".mcpfleet-bridge/")}
-    assert found - bridge == {".dockerignore", "requirements.txt", "server.py"}
+    inputs = plan.one(IMAGE).inputs
+    copy = root / inputs["context"]["location"]
+    assert inputs["context"]["location"] == ".mcpfleet/sources/with-bridge-echo"
+    files = {file.relative_to(copy).as_posix() for file in copy.rglob("*") if file.is_file()}
+    bridge = {name for name in files if name.startswith(".mcpfleet-bridge/")}
+    assert files - bridge == {".dockerignore", "requirements.txt", "server.py"}
     assert {f".mcpfleet-bridge/{name}" for name in ("requirements.txt", "mcpfleet_bridge/edge.py")} <= bridge
     assert (copy / ".dockerignore").read_text().endswith("\n!.mcpfleet-bridge\n")
     assert not (root / "weather" / ".mcpfleet-bridge").exists()
@@ -376,7 +378,7 @@ SESSIONS = "with sessions: stateful, each session has a process of its own"
 
 
 @pytest.mark.parametrize(
-    ("source", "keys", "said"),
+    ("source", "keys", "expected"),
     [
         (
             {"stdio": {"npm": "@playwright/mcp@0.0.75"}},
@@ -396,16 +398,16 @@ SESSIONS = "with sessions: stateful, each session has a process of its own"
         ({"folder": "./weather"}, {}, "a browser, because one process answers all of them; if the server keeps it by"),
     ],
 )
-def test_a_preview_says_which_state_callers_share_and_the_way_out(build, root, monkeypatch, source, keys, said):
+def test_a_preview_says_which_state_callers_share_and_the_way_out(build, root, monkeypatch, source, keys, expected):
     (root / "weather" / "requirements.txt").write_text("mcp==2.3.0\nplaywright>=1.50\n")
-    told = []
-    monkeypatch.setattr(pulumi, "info", lambda text, _resource=None: told.append(text))
+    infos = []
+    monkeypatch.setattr(pulumi, "info", lambda text, _resource=None: infos.append(text))
     build(source, **keys)
-    hints = [text for text in told if "its callers share" in text]
-    assert len(hints) == (said is not None)
-    if said is not None:
+    hints = [text for text in infos if "its callers share" in text]
+    assert len(hints) == (expected is not None)
+    if expected is not None:
         assert hints[0].startswith("echo: its callers share ")
-        assert said in hints[0]
+        assert expected in hints[0]
 
 
 # --- what the config refuses ------------------------------------------------------------------------------
@@ -501,9 +503,9 @@ def test_a_package_is_installed_from_its_lock_where_there_is_one(build, root):
     (root / lock.folder).mkdir(parents=True)
     (root / lock.folder / "requirements.txt").write_text("a==1 --hash=sha256:0\n")
     source = {"stdio": {"pypi": "a==1", "args": ["--x"]}}
-    told = build(source).one(IMAGE).inputs
-    assert "uv pip sync --quiet --require-hashes" in told["dockerfile"]["inline"]
-    assert (root / told["context"]["location"] / "lock" / "requirements.txt").read_text() == "a==1 --hash=sha256:0\n"
-    told = build({"stdio": {**source["stdio"], "bounds": ["mcp<2"]}}).one(IMAGE).inputs
-    assert "uv pip install" in told["dockerfile"]["inline"]
-    assert not (root / told["context"]["location"] / "lock").exists()
+    inputs = build(source).one(IMAGE).inputs
+    assert "uv pip sync --quiet --require-hashes" in inputs["dockerfile"]["inline"]
+    assert (root / inputs["context"]["location"] / "lock" / "requirements.txt").read_text() == "a==1 --hash=sha256:0\n"
+    inputs = build({"stdio": {**source["stdio"], "bounds": ["mcp<2"]}}).one(IMAGE).inputs
+    assert "uv pip install" in inputs["dockerfile"]["inline"]
+    assert not (root / inputs["context"]["location"] / "lock").exists()

@@ -26,14 +26,14 @@ MAPS = {**SOURCE, "domain": DOMAIN, "domain_path": "/maps", "path": "/maps"}
 OTHER = {**SOURCE, "domain": "other.acme.dev"}
 
 
-def fleet(servers, load_balancer="shared", **more):
-    return {"region": "europe-west1", "load_balancer": load_balancer, "servers": servers, **more}
+def fleet(servers, load_balancer="shared", **keys):
+    return {"region": "europe-west1", "load_balancer": load_balancer, "servers": servers, **keys}
 
 
 @pytest.fixture(name="run")
 def _run(deploy):
-    def run(servers, load_balancer="shared", **more):
-        config = {"gcp:project": "p", "mcpfleet:fleet": json.dumps(fleet(servers, load_balancer, **more))}
+    def run(servers, load_balancer="shared", **keys):
+        config = {"gcp:project": "p", "mcpfleet:fleet": json.dumps(fleet(servers, load_balancer, **keys))}
         return deploy(lambda: runpy.run_path(str(ROOT), run_name="__main__"), config=config)
 
     return run
@@ -45,8 +45,8 @@ def test_all_domains_share_one_address_and_two_forwarding_rules(run):
     assert {rule.inputs["portRange"] for rule in plan.of(RULE)} == {"80", "443"}
     assert {rule.inputs["loadBalancingScheme"] for rule in plan.of(RULE)} == {"EXTERNAL_MANAGED"}
     assert plan.of(f"{COMPUTE}managedSslCertificate:ManagedSslCertificate") == []
-    labelled = [one for one in plan.resources if one.type.startswith(MANAGER) or one.type == RULE]
-    assert {json.dumps(one.inputs["labels"]) for one in labelled} == {'{"team": "a"}'}
+    labelled = [resource for resource in plan.resources if resource.type.startswith(MANAGER) or resource.type == RULE]
+    assert {json.dumps(resource.inputs["labels"]) for resource in labelled} == {'{"team": "a"}'}
 
 
 def test_each_domain_has_a_certificate_by_a_dns_record_and_an_entry_of_the_one_map(run):
@@ -54,8 +54,8 @@ def test_each_domain_has_a_certificate_by_a_dns_record_and_an_entry_of_the_one_m
     assert {entry.inputs["hostname"] for entry in plan.of(ENTRY)} == {DOMAIN, "other.acme.dev"}
     certificate = plan.one(CERTIFICATE, DOMAIN)
     assert certificate.inputs["managed"] == {"domains": [DOMAIN], "dnsAuthorizations": [f"{DOMAIN}-id"]}
-    shown = plan.one(PROXY).inputs["certificateMap"]
-    assert shown == "//certificatemanager.googleapis.com/fleet-id"
+    certificate_map = plan.one(PROXY).inputs["certificateMap"]
+    assert certificate_map == "//certificatemanager.googleapis.com/fleet-id"
 
 
 def test_each_host_and_path_leads_to_its_server_and_anything_else_to_none(run):
@@ -63,11 +63,11 @@ def test_each_host_and_path_leads_to_its_server_and_anything_else_to_none(run):
     plan = run({"weather": {**WEATHER, **oauth}, "maps": MAPS, "other": OTHER})
     routes = plan.one(URL_MAP, "fleet").inputs
     assert routes["defaultService"] == "fleet-nowhere-id"
-    matchers = {one["name"]: one for one in routes["pathMatchers"]}
+    matchers = {matcher["name"]: matcher for matcher in routes["pathMatchers"]}
     led = {host: matchers[rule["pathMatcher"]] for rule in routes["hostRules"] for host in rule["hosts"]}
     assert led["other.acme.dev"]["defaultService"] == "other-id"
     assert led[DOMAIN]["defaultService"] == "fleet-nowhere-id"
-    assert {one["service"]: one["paths"] for one in led[DOMAIN]["pathRules"]} == {
+    assert {matcher["service"]: matcher["paths"] for matcher in led[DOMAIN]["pathRules"]} == {
         "weather-id": [
             "/weather",
             "/weather/*",
@@ -95,8 +95,8 @@ def test_the_outputs_say_what_the_dns_needs(run):
     ]
     assert output["mcp_url"] == f"https://{DOMAIN}/weather/mcp"
     assert plan.exports["servers"]["plain"]["dns_records"] is None
-    alone = run({"other": OTHER}, "per-server").exports["servers"]["other"]
-    assert alone["dns_records"] == [{"name": "other.acme.dev.", "type": "A", "data": "203.0.113.7"}]
+    per_server = run({"other": OTHER}, "per-server").exports["servers"]["other"]
+    assert per_server["dns_records"] == [{"name": "other.acme.dev.", "type": "A", "data": "203.0.113.7"}]
 
 
 def test_servers_under_one_domain_have_audiences_of_their_own(run):
@@ -114,7 +114,7 @@ def test_servers_under_one_domain_have_audiences_of_their_own(run):
     assert output["audience"] == weather
     assert f"--url {weather}/mcp --audience {weather} " in output["proxy_command"]
     called = json.loads(plan.environment("agent")["MCP_SERVERS"])
-    assert {name: one["audience"] for name, one in called.items()} == {
+    assert {name: server["audience"] for name, server in called.items()} == {
         "weather": weather,
         "maps": f"https://{DOMAIN}/maps",
     }
@@ -122,10 +122,10 @@ def test_servers_under_one_domain_have_audiences_of_their_own(run):
 
 def test_a_fleet_without_domains_has_no_load_balancer_and_needs_no_api_for_it(run):
     def apis(plan):
-        return {one.inputs["service"] for one in plan.of("gcp:projects/service:Service")}
+        return {resource.inputs["service"] for resource in plan.of("gcp:projects/service:Service")}
 
     plan = run({"plain": SOURCE})
-    assert not [one for one in plan.resources if one.type.startswith((COMPUTE, MANAGER))]
+    assert not [resource for resource in plan.resources if resource.type.startswith((COMPUTE, MANAGER))]
     assert "certificatemanager.googleapis.com" not in apis(plan)
     assert "certificatemanager.googleapis.com" in apis(run({"other": OTHER}))
     assert "certificatemanager.googleapis.com" not in apis(run({"other": OTHER}, "per-server"))
@@ -171,7 +171,7 @@ REFUSED = [
 def test_what_cannot_share_a_domain_is_one_line(servers, kind, line):
     with pytest.raises(FleetError) as refusal:
         parse_fleet(fleet(servers, kind), root=ROOT)
-    assert f"fleet.servers.{line}" in [one.strip(" -") for one in str(refusal.value).splitlines()]
+    assert f"fleet.servers.{line}" in [message_line.strip(" -") for message_line in str(refusal.value).splitlines()]
 
 
 LABELS = st.text("ab-1", min_size=1, max_size=30).filter(lambda one: one[0] != "-" and one[-1] != "-")
@@ -180,7 +180,7 @@ DOMAINS = st.lists(LABELS, min_size=2, max_size=6).map(".".join)
 
 @settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(DOMAINS, DOMAINS)
-def test_what_is_a_domains_alone_has_a_name_that_google_takes_and_no_other_domain_has(one, other):
-    found = naming.domain_id(one)
-    assert naming.re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", found)
-    assert (found == naming.domain_id(other)) == (one == other)
+def test_what_is_a_domains_alone_has_a_name_that_google_takes_and_no_other_domain_has(domain, other):
+    domain_id = naming.domain_id(domain)
+    assert naming.re.fullmatch(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", domain_id)
+    assert (domain_id == naming.domain_id(other)) == (domain == other)

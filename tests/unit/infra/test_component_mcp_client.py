@@ -41,23 +41,25 @@ def test_a_client_has_an_account_of_its_own_which_may_call_just_its_servers(buil
     assert plan.one(ACCOUNT, "assistant").inputs["accountId"] == "mcp-assistant"
     account = "mcp-assistant@p.iam.gserviceaccount.com"
     assert plan.service("assistant").inputs["template"]["serviceAccount"] == account
-    held = {(one.inputs["name"], one.inputs["role"]) for one in plan.of(GRANT) if account in one.inputs["member"]}
-    assert held == {("mcp-reference", "roles/run.invoker")}
-    others = {one.inputs["member"] for one in plan.of(GRANT) if account not in one.inputs["member"]}
+    grants = {
+        (grant.inputs["name"], grant.inputs["role"]) for grant in plan.of(GRANT) if account in grant.inputs["member"]
+    }
+    assert grants == {("mcp-reference", "roles/run.invoker")}
+    others = {grant.inputs["member"] for grant in plan.of(GRANT) if account not in grant.inputs["member"]}
     assert others == {"user:ada@acme.dev"}
 
 
 def test_it_finds_where_its_servers_answer_and_what_tokens_are_for(build):
     url = "https://mcp-{}-4711.europe-west1.run.app"
-    found = json.loads(build().environment("assistant")["MCP_SERVERS"])
-    assert found == {
+    servers = json.loads(build().environment("assistant")["MCP_SERVERS"])
+    assert servers == {
         "reference": {"url": url.format("reference") + "/mcp", "audience": url.format("reference")},
         "open": {"url": url.format("open") + "/tools"},
     }
 
 
 def test_a_server_that_lets_in_everybody_needs_no_grant(build):
-    assert not [one for one in build(calls=["open"]).of(GRANT) if one.parent == (CLIENT, "assistant")]
+    assert not [grant for grant in build(calls=["open"]).of(GRANT) if grant.parent == (CLIENT, "assistant")]
 
 
 def test_beside_a_client_servers_start_before_it_on_ports_of_their_own_and_take_no_requests(build):
@@ -70,15 +72,15 @@ def test_beside_a_client_servers_start_before_it_on_ports_of_their_own_and_take_
         "toolbox": {"url": "http://localhost:5000/mcp"},
     }
     assert plan.environment("assistant")["MCPFLEET_ACCESS"] == "iam"
-    for one, port in ((reference, 8081), (toolbox, 5000)):
-        assert "ports" not in one, "Cloud Run sends requests to one container"
-        told = {entry["name"]: entry["value"] for entry in one["envs"]}["MCPFLEET_ACCESS"]
-        assert told == "public", "what comes over localhost has passed no front end"
-        assert {entry["name"]: entry["value"] for entry in one["envs"]}["PORT"] == str(port)
+    for sidecar, port in ((reference, 8081), (toolbox, 5000)):
+        assert "ports" not in sidecar, "Cloud Run sends requests to one container"
+        access = {entry["name"]: entry["value"] for entry in sidecar["envs"]}["MCPFLEET_ACCESS"]
+        assert access == "public", "what comes over localhost has passed no front end"
+        assert {entry["name"]: entry["value"] for entry in sidecar["envs"]}["PORT"] == str(port)
     assert reference["startupProbe"]["httpGet"] == {"path": "/health", "port": 8081}
     assert toolbox["startupProbe"]["tcpSocket"] == {"port": 5000}
     assert reference["image"] == plan.container("reference")["image"], "it is built once"
-    assert not [one for one in plan.of(GRANT) if one.parent == (CLIENT, "assistant")]
+    assert not [sidecar for sidecar in plan.of(GRANT) if sidecar.parent == (CLIENT, "assistant")]
 
 
 def test_everything_a_client_says_reaches_its_service(build):
@@ -106,8 +108,8 @@ def test_everything_a_client_says_reaches_its_service(build):
     assert revision["vpcAccess"]["egress"] == "ALL_TRAFFIC"
     assert plan.environment("assistant")["GREETING"] == "hello"
     assert plan.one(ROLE).inputs["role"] == "roles/aiplatform.user"
-    assert "aiplatform.googleapis.com" in {one.inputs["service"] for one in plan.of("gcp:projects/service:Service")}
-    members = {one.inputs["member"] for one in plan.of(GRANT) if one.inputs["name"] == "mcp-assistant"}
+    assert "aiplatform.googleapis.com" in {grant.inputs["service"] for grant in plan.of("gcp:projects/service:Service")}
+    members = {grant.inputs["member"] for grant in plan.of(GRANT) if grant.inputs["name"] == "mcp-assistant"}
     assert members == {"group:staff@acme.dev"}
 
 
@@ -132,8 +134,8 @@ def test_the_profile_protects_clients_as_it_does_servers(build, profile, protect
 
 
 def test_the_export_says_where_a_client_answers_and_as_whom_it_calls(build):
-    found = build().exports["clients"]["assistant"]
-    assert found == {
+    outputs = build().exports["clients"]["assistant"]
+    assert outputs == {
         "url": "https://mcp-assistant-h4sh-ew.a.run.app",
         "service": "mcp-assistant",
         "region": "europe-west1",
@@ -159,10 +161,13 @@ def test_behind_iap_a_client_is_let_through_there_and_sends_its_token_where_iap_
     plan = build(servers, {"organization": "108152342316"}, calls=["proxied"])
     assert plan.exports["servers"]["proxied"]["program_audience"] == OAUTH_CLIENT
     account = "serviceAccount:mcp-assistant@p.iam.gserviceaccount.com"
-    held = {(one.inputs["member"], one.inputs["role"], one.inputs["cloudRunServiceName"]) for one in plan.of(MEMBERS)}
+    grants = {
+        (grant.inputs["member"], grant.inputs["role"], grant.inputs["cloudRunServiceName"])
+        for grant in plan.of(MEMBERS)
+    }
     role = "roles/iap.httpsResourceAccessor"
-    assert held == {("group:staff@acme.dev", role, "mcp-proxied"), (account, role, "mcp-proxied")}
-    assert account not in {one.inputs["member"] for one in plan.of(GRANT)}, "IAP's agent is the invoker"
+    assert grants == {("group:staff@acme.dev", role, "mcp-proxied"), (account, role, "mcp-proxied")}
+    assert account not in {grant.inputs["member"] for grant in plan.of(GRANT)}, "IAP's agent is the invoker"
     url = "https://mcp-proxied-4711.europe-west1.run.app/mcp"
     assert json.loads(plan.environment("assistant")["MCP_SERVERS"]) == {
         "proxied": {"url": url, "audience": OAUTH_CLIENT, "header": "Authorization"}
@@ -187,21 +192,21 @@ def test_a_clients_secrets_and_volumes_are_mounted_and_readable_by_its_account_a
     )
     revision = plan.service("assistant").inputs["template"]
     (container,) = revision["containers"]
-    env = {one["name"]: one for one in container["envs"]}
+    env = {variable["name"]: variable for variable in container["envs"]}
     assert env["CRM"]["valueSource"]["secretKeyRef"] == {"secret": "crm", "version": "3"}
-    mounts = {one["mountPath"] for one in container["volumeMounts"]}
+    mounts = {variable["mountPath"] for variable in container["volumeMounts"]}
     assert mounts == {"/scratch", "/notes", "/conf", "/keys"}
     assert len(revision["volumes"]) == 4
     assert revision["executionEnvironment"] == "EXECUTION_ENVIRONMENT_GEN2"
     member = "serviceAccount:mcp-assistant@p.iam.gserviceaccount.com"
     secrets = plan.of("gcp:secretmanager/secretIamMember:SecretIamMember")
-    assert {(one.inputs["secretId"], one.inputs["member"]) for one in secrets} == {
+    assert {(variable.inputs["secretId"], variable.inputs["member"]) for variable in secrets} == {
         (secret, member) for secret in ("crm", "pem", "conf")
     }
     (bucket,) = plan.of("gcp:storage/bucketIAMMember:BucketIAMMember")
     assert (bucket.inputs["bucket"], bucket.inputs["member"]) == ("acme-notes", member)
     assert bucket.inputs["role"] == "roles/storage.objectUser"
-    enabled = {one.inputs["service"] for one in plan.of("gcp:projects/service:Service")}
+    enabled = {variable.inputs["service"] for variable in plan.of("gcp:projects/service:Service")}
     assert {"secretmanager.googleapis.com", "storage.googleapis.com"} <= enabled
 
 
@@ -260,22 +265,22 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("client", "toolbox", "said"), REFUSED)
-def test_a_client_that_cannot_be_is_refused_under_its_path(client, toolbox, said):
+@pytest.mark.parametrize(("client", "toolbox", "message"), REFUSED)
+def test_a_client_that_cannot_be_is_refused_under_its_path(client, toolbox, message):
     servers = {**SERVERS, "toolbox": {**SERVERS["toolbox"], **toolbox}}
     clients = {"assistant": {"source": {"image": "a/b"}, "calls": ["reference"], **client}}
     with pytest.raises(FleetError) as refusal:
         parse_fleet({"region": "europe-west1", "servers": servers, "clients": clients})
     (line,) = str(refusal.value).splitlines()
-    assert line.startswith(f"fleet.clients.assistant.{said}"), line
+    assert line.startswith(f"fleet.clients.assistant.{message}"), line
 
 
 def test_a_server_whose_iap_takes_no_programs_token_is_refused_by_name():
     servers = {"proxied": {"source": IMAGE, "access": {"iap": {"members": ["group:staff@acme.dev"]}}}}
     clients = {"assistant": {"source": {"image": "a/b"}, "calls": ["proxied"]}}
     fleet = {"region": "europe-west1", "organization": "108152342316", "servers": servers, "clients": clients}
-    said = r"^fleet\.clients\.assistant\.calls\[0\]: proxied is behind IAP with Google's own OAuth client"
-    with pytest.raises(FleetError, match=said):
+    message = r"^fleet\.clients\.assistant\.calls\[0\]: proxied is behind IAP with Google's own OAuth client"
+    with pytest.raises(FleetError, match=message):
         parse_fleet(fleet)
 
 

@@ -203,14 +203,14 @@ def test_an_existing_image_with_a_health_path_is_probed_there(build):
 
 def test_the_container_gets_the_documented_environment_and_the_users(build):
     plan = build(path="/x", env={"LOG_LEVEL": "DEBUG"}, allowed_origins=["https://app.acme.dev"])
-    ours = {
+    expected = {
         "MCPFLEET_PATH": "/x",
         "MCPFLEET_ALLOWED_HOSTS": "mcp-echo-*.run.app",
         "MCPFLEET_ALLOWED_ORIGINS": "https://app.acme.dev",
         "FORWARDED_ALLOW_IPS": "*",
         "LOG_LEVEL": "DEBUG",
     }
-    assert ours.items() <= plan.environment().items()
+    assert expected.items() <= plan.environment().items()
 
 
 def test_an_image_of_somebody_elses_finds_no_name_that_may_mean_something_else_to_it(build):
@@ -224,9 +224,9 @@ def test_a_source_finds_the_variables_that_its_code_reads_and_its_own_value_wins
     (tmp_path / "weather" / "server.py").write_text("import fastmcp, os\nos.environ['MCP_ALLOWED_HOSTS']\n")
     monkeypatch.chdir(tmp_path)
     plan = build({"build": "./weather"}, domain="mcp.acme.dev", env={"FASTMCP_STATELESS_HTTP": "false"})
-    found = plan.environment()
-    assert (found["FASTMCP_PORT"], found["FASTMCP_STATELESS_HTTP"]) == ("8080", "false")
-    assert found["MCP_ALLOWED_HOSTS"].split(",") == ["mcp-echo-4711.europe-west1.run.app", "mcp.acme.dev"]
+    environment = plan.environment()
+    assert (environment["FASTMCP_PORT"], environment["FASTMCP_STATELESS_HTTP"]) == ("8080", "false")
+    assert environment["MCP_ALLOWED_HOSTS"].split(",") == ["mcp-echo-4711.europe-west1.run.app", "mcp.acme.dev"]
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,10 @@ def test_a_source_finds_the_variables_that_its_code_reads_and_its_own_value_wins
 def test_a_preview_says_which_pages_need_a_proxy_because_a_browsers_preflight_has_no_token(
     build, monkeypatch, access, origins, named
 ):
-    said = []
-    monkeypatch.setattr(pulumi, "info", lambda text, _resource=None: said.append(text))
+    infos = []
+    monkeypatch.setattr(pulumi, "info", lambda text, _resource=None: infos.append(text))
     build(access=access, allowed_origins=origins)
-    notes = [text for text in said if "allowed_origins" in text]
+    notes = [text for text in infos if "allowed_origins" in text]
     assert len(notes) == (named is not None)
     if named is not None:
         assert f"pages of {named} can't call it directly" in notes[0]
@@ -334,5 +334,5 @@ def test_two_servers_with_the_same_keys_share_nothing(deploy):
     ],
 )
 def test_the_url_of_a_server_is_that_of_what_it_speaks(keys, end):
-    said = {"region": "europe-west1", "servers": {"echo": {"source": EXISTING, "max_instances": 1, **keys}}}
-    assert parse_fleet(said).servers["echo"].endpoint == end
+    config = {"region": "europe-west1", "servers": {"echo": {"source": EXISTING, "max_instances": 1, **keys}}}
+    assert parse_fleet(config).servers["echo"].endpoint == end

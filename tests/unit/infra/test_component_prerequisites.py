@@ -26,9 +26,9 @@ FLEET = {
 class Refused(grpc.RpcError):
     """What the engine answers when a provider's function fails."""
 
-    def __init__(self, words):
+    def __init__(self, message):
         super().__init__()
-        self.words = words
+        self.words = message
 
     def code(self):
         return grpc.StatusCode.UNKNOWN
@@ -66,7 +66,7 @@ def test_all_that_is_missing_is_said_at_once_and_nothing_but_apis_was_touched(ru
     assert "there is no version 3 of the secret db in p; gcloud secrets versions add db --project=p" in lines[0]
     assert "there is no network mcp; see gcloud compute networks list --project=p" in lines[1]
     assert "there is no subnetwork mcp in europe-west1; name one of gcloud compute networks subnets" in lines[2]
-    touched = {one.type for one in empty_plan.resources if one.type.startswith("gcp:")}
+    touched = {resource.type for resource in empty_plan.resources if resource.type.startswith("gcp:")}
     assert touched == {"gcp:projects/service:Service"}
 
 
@@ -97,9 +97,14 @@ def test_each_thing_is_looked_for_once_and_where_it_is():
         "two": {**EXISTING, "domain": "two.acme.dev", "vpc": {"network": "mcp"}},
         "three": {**EXISTING, "domain": "three.acme.dev", "vpc": {"connector": "mcp"}},
     }
-    found = find_prerequisites(parse_fleet({"regions": ["europe-west1", "us-central1"], "servers": servers}), "p")
-    said = [(need.function, tuple(one for one in need.arguments.values() if isinstance(one, str))) for need in found]
-    assert sorted(said) == sorted(
+    prerequisites = find_prerequisites(
+        parse_fleet({"regions": ["europe-west1", "us-central1"], "servers": servers}), "p"
+    )
+    lookups = [
+        (need.function, tuple(argument for argument in need.arguments.values() if isinstance(argument, str)))
+        for need in prerequisites
+    ]
+    assert sorted(lookups) == sorted(
         [
             (SECRET, ("vault", "db")),
             (SECRET, ("p", "tls", "1")),

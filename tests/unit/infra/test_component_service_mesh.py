@@ -58,12 +58,12 @@ def test_its_account_may_read_the_mesh_send_traces_and_call_just_its_servers(bui
     plan = build(assistant={**MESHED, "roles": ["roles/cloudtrace.agent", "roles/aiplatform.user"]})
     account = "serviceAccount:mcp-assistant@p.iam.gserviceaccount.com"
     assert len(plan.of(ROLE)) == 3, "a role that is written twice is granted once"
-    assert {(one.inputs["role"], one.inputs["member"]) for one in plan.of(ROLE)} == {
+    assert {(grant.inputs["role"], grant.inputs["member"]) for grant in plan.of(ROLE)} == {
         ("roles/cloudtrace.agent", account),
         ("roles/aiplatform.user", account),
         ("roles/trafficdirector.client", account),
     }
-    assert [(one.inputs["name"], one.inputs["member"]) for one in plan.of(GRANT)] == [("mcp-reference", account)]
+    assert [(grant.inputs["name"], grant.inputs["member"]) for grant in plan.of(GRANT)] == [("mcp-reference", account)]
 
 
 def test_a_short_name_leads_through_a_route_and_a_backend_to_the_service(build):
@@ -89,7 +89,7 @@ def test_a_short_name_has_a_private_address_in_the_clients_networks(build):
     plan = build(assistant=MESHED, second={**MESHED, "vpc": vpc})
     zone = plan.one(ZONE).inputs
     assert (zone["dnsName"], zone["visibility"]) == ("mcp-reference.", "private")
-    assert [one["networkUrl"] for one in zone["privateVisibilityConfig"]["networks"]] == [
+    assert [network["networkUrl"] for network in zone["privateVisibilityConfig"]["networks"]] == [
         "projects/p/global/networks/default",
         "projects/host/global/networks/shared",
     ]
@@ -101,27 +101,27 @@ def test_clients_share_one_mesh_which_holds_the_servers_that_they_call_and_no_ot
     plan = build(assistant=MESHED, second={**MESHED, "calls": ["reference", "toolbox"]})
     assert len(plan.of(MESH)) == 1
     assert plan.names(ROUTE) == plan.names(ZONE) == {"mcp-reference-mesh", "mcp-toolbox-mesh"}
-    assert {one.parent for kind in OF_A_MESH for one in plan.of(kind)} == {(SERVICE_MESH, "fleet")}
+    assert {resource.parent for kind in OF_A_MESH for resource in plan.of(kind)} == {(SERVICE_MESH, "fleet")}
 
 
 def test_routes_names_and_rights_are_there_before_the_client(build):
     plan = build(assistant=MESHED)
-    before = plan.before(plan.service("assistant"))
+    dependencies = plan.before(plan.service("assistant"))
     for kind in (*OF_A_MESH, GRANT, ROLE):
-        assert {(one.type, one.name) for one in plan.of(kind)} <= before, kind
-    apis = {(API, one.name) for one in plan.of(API)}
+        assert {(resource.type, resource.name) for resource in plan.of(kind)} <= dependencies, kind
+    apis = {(API, resource.name) for resource in plan.of(API)}
     assert apis <= plan.before(plan.one(ZONE))
 
 
 def test_the_apis_of_the_mesh_are_enabled_where_a_client_is_in_it(build):
     def enabled(plan):
-        return {one.inputs["service"].partition(".")[0] for one in plan.of(API)}
+        return {resource.inputs["service"].partition(".")[0] for resource in plan.of(API)}
 
-    wanted = {"compute", "dns", "networksecurity", "networkservices", "trafficdirector"}
-    assert wanted <= enabled(build(assistant=MESHED))
+    expected = {"compute", "dns", "networksecurity", "networkservices", "trafficdirector"}
+    assert expected <= enabled(build(assistant=MESHED))
     plan = build(assistant={"source": SOURCE, "calls": ["reference"]})
-    assert not wanted & enabled(plan)
-    assert not [one for kind in OF_A_MESH for one in plan.of(kind)]
+    assert not expected & enabled(plan)
+    assert not [api for kind in OF_A_MESH for api in plan.of(kind)]
 
 
 def test_a_server_lets_in_its_short_name_where_it_is_called_by_it(build):
@@ -133,14 +133,16 @@ def test_a_server_lets_in_its_short_name_where_it_is_called_by_it(build):
 def test_a_server_in_several_regions_has_a_group_in_each_beside_those_of_its_domain(build):
     servers = {"reference": {**SERVERS["reference"], "domain": "mcp.acme.dev"}}
     plan = build(servers, {"regions": ["europe-west1", "us-east1"]}, assistant=MESHED)
-    groups = {(one.inputs["name"], one.inputs["region"]) for one in plan.of(GROUP) if one.parent[0] == SERVICE_MESH}
+    groups = {
+        (group.inputs["name"], group.inputs["region"]) for group in plan.of(GROUP) if group.parent[0] == SERVICE_MESH
+    }
     assert groups == {("mcp-reference-mesh", "europe-west1"), ("mcp-reference-mesh", "us-east1")}
-    names = [(one.inputs["name"], one.inputs["region"]) for one in plan.of(GROUP)]
+    names = [(group.inputs["name"], group.inputs["region"]) for group in plan.of(GROUP)]
     assert len(set(names)) == len(names) == 4
 
 
 @pytest.mark.parametrize(
-    ("client", "server", "said"),
+    ("client", "server", "message"),
     [
         ({"vpc": None}, {}, "vpc: missing; the mesh needs a VPC network for the client's requests, add vpc"),
         ({"vpc": {"subnetwork": "s"}}, {}, "vpc.network: missing; the mesh's names are resolved in a network, so"),
@@ -153,11 +155,11 @@ def test_a_server_in_several_regions_has_a_group_in_each_beside_those_of_its_dom
         ),
     ],
 )
-def test_a_client_that_cannot_be_in_the_mesh_is_refused_under_its_path(client, server, said):
+def test_a_client_that_cannot_be_in_the_mesh_is_refused_under_its_path(client, server, message):
     servers = {**SERVERS, "toolbox": {**SERVERS["toolbox"], **server}}
-    asked = {**MESHED, "calls": ["toolbox"], **client}
-    clients = {"assistant": {key: value for key, value in asked.items() if value is not None}}
+    config = {**MESHED, "calls": ["toolbox"], **client}
+    clients = {"assistant": {key: value for key, value in config.items() if value is not None}}
     with pytest.raises(FleetError) as refusal:
         parse_fleet({"region": "europe-west1", "servers": servers, "clients": clients})
     (line,) = str(refusal.value).splitlines()
-    assert line.startswith(f"fleet.clients.assistant.{said}"), line
+    assert line.startswith(f"fleet.clients.assistant.{message}"), line

@@ -61,7 +61,10 @@ def test_two_servers_that_are_built_have_repositories_of_their_own(deploy, tmp_p
             McpServer(name, {**BASE, "source": {"build": "."}})
 
     plan = deploy(program)
-    assert {one.inputs["repositoryId"] for one in plan.of(REPOSITORY)} == {"mcpfleet-first", "mcpfleet-second"}
+    assert {repository.inputs["repositoryId"] for repository in plan.of(REPOSITORY)} == {
+        "mcpfleet-first",
+        "mcpfleet-second",
+    }
 
 
 def test_servers_may_share_a_foundation_which_enables_what_each_needs(deploy, tmp_path, monkeypatch):
@@ -112,7 +115,7 @@ def test_every_mistake_is_reported_at_once_under_the_name_of_the_server(deploy, 
         "echo.access.iam.invokers[0]",
         "echo.max_instnces",
     }
-    assert [one.type for one in empty_plan.resources] == ["pulumi:pulumi:Stack"]
+    assert [resource.type for resource in empty_plan.resources] == ["pulumi:pulumi:Stack"]
 
 
 def test_a_name_that_no_server_can_have_is_a_mistake(deploy):
@@ -158,17 +161,17 @@ def everything(value):
 
 def comparable(plan):
     """What each resource below the server gets, by its type; names of grants have the places of outputs in them."""
-    found = {}
-    for one in plan.resources:
-        found.setdefault(one.type, []).append(json.dumps(one.inputs, sort_keys=True))
-    return {kind: sorted(inputs) for kind, inputs in found.items()}
+    inputs_by_type = {}
+    for resource in plan.resources:
+        inputs_by_type.setdefault(resource.type, []).append(json.dumps(resource.inputs, sort_keys=True))
+    return {kind: sorted(inputs) for kind, inputs in inputs_by_type.items()}
 
 
 def test_an_output_gives_every_resource_what_the_plain_value_gives_it(deploy):
     plain = deploy(lambda: McpServer("echo", everything(lambda value: value)))
     deferred = deploy(lambda: McpServer("echo", everything(pulumi.Output.from_input)))
     assert comparable(deferred) == comparable(plain)
-    assert "mcpfleet-output" not in json.dumps([one.inputs for one in deferred.resources])
+    assert "mcpfleet-output" not in json.dumps([resource.inputs for resource in deferred.resources])
     assert "output-" not in json.dumps(deferred.component_outputs[SERVER, "echo"])
 
 
@@ -177,7 +180,9 @@ def test_in_a_preview_in_which_outputs_are_unknown_the_same_resources_are_planne
         lambda: McpServer("echo", everything(lambda _: pulumi.Output.from_input(pulumi.UNKNOWN))), cloud_answers=False
     )
     deployed = deploy(lambda: McpServer("echo", everything(pulumi.Output.from_input)))
-    assert {(one.type, one.name) for one in planned.resources} == {(one.type, one.name) for one in deployed.resources}
+    assert {(resource.type, resource.name) for resource in planned.resources} == {
+        (resource.type, resource.name) for resource in deployed.resources
+    }
 
 
 def test_a_server_waits_for_the_resources_whose_outputs_it_has(deploy):
@@ -188,15 +193,15 @@ def test_a_server_waits_for_the_resources_whose_outputs_it_has(deploy):
         McpServer("echo", {**BASE, "secrets": {"PASSWORD": ref}})
 
     plan = deploy(program)
-    before = plan.before(plan.one(SERVICE))
-    assert ("gcp:secretmanager/secretVersion:SecretVersion", "db") in before
+    dependencies = plan.before(plan.one(SERVICE))
+    assert ("gcp:secretmanager/secretVersion:SecretVersion", "db") in dependencies
     assert plan.one(SECRET_GRANT).inputs["secretId"] == "db"
 
 
 def test_a_secret_output_stays_a_secret(deploy):
     plan = deploy(lambda: McpServer("echo", {**BASE, "env": {"GREETING": pulumi.Output.secret("hush")}}))
     service = plan.one(SERVICE)
-    index = [one["name"] for one in service.inputs["template"]["containers"][0]["envs"]].index("GREETING")
+    index = [variable["name"] for variable in service.inputs["template"]["containers"][0]["envs"]].index("GREETING")
     assert f"template.containers[0].envs[{index}].value" in service.secrets
 
 
@@ -226,8 +231,8 @@ def test_an_output_that_does_not_fit_its_place_fails_the_update_under_its_path(d
 
 @given(st.lists(st.sampled_from(["servers", "env", "secrets", "access", "iam", "x", "*", "[]", "secret"]), max_size=6))
 def test_no_path_is_two_places_and_a_place_is_its_own_pattern(path):
-    found = find_output_location(path)
-    assert found is None or len(found.pattern) == len(path)
+    location = find_output_location(path)
+    assert location is None or len(location.pattern) == len(path)
     assert all(find_output_location(place.pattern) is not None for place in OUTPUT_LOCATIONS)
 
 
@@ -261,12 +266,12 @@ def test_a_domain_has_a_load_balancer_of_its_own_unless_the_program_has_one(depl
 
 
 @pytest.mark.parametrize(
-    ("args", "sentence"), [({**DOMAIN, "load_balancer": "no"}, "neither"), ({**BASE, "load_balancer": False}, "domain")]
+    ("args", "message"), [({**DOMAIN, "load_balancer": "no"}, "neither"), ({**BASE, "load_balancer": False}, "domain")]
 )
-def test_a_load_balancer_that_makes_no_sense_is_a_mistake(deploy, args, sentence):
+def test_a_load_balancer_that_makes_no_sense_is_a_mistake(deploy, args, message):
     (line,) = refused(deploy, lambda: McpServer("echo", args))
     assert line.startswith("echo.load_balancer: ")
-    assert sentence in line
+    assert message in line
 
 
 def test_the_program_of_the_guide_deploys_what_the_guide_says(deploy):
@@ -278,8 +283,8 @@ def test_the_program_of_the_guide_deploys_what_the_guide_says(deploy):
     code = compile(program, "docs/components.md", "exec")
     plan = deploy(lambda: exec(code, {}), config={"mcpfleet:ordersPassword": "x"})  # noqa: S102 - our own page
     service = plan.one(SERVICE)
-    before = plan.before(service)
-    assert {kind for kind, _ in before} >= {
+    dependencies = plan.before(service)
+    assert {kind for kind, _ in dependencies} >= {
         "gcp:sql/databaseInstance:DatabaseInstance",
         "gcp:secretmanager/secretVersion:SecretVersion",
     }
@@ -298,17 +303,17 @@ def test_a_provider_of_the_options_is_that_of_every_part(deploy):
         McpServer("echo", BASE, pulumi.ResourceOptions(providers=[provider], protect=True))
 
     plan = deploy(program)
-    parts = [one for one in plan.resources if one.type.startswith("gcp:")]
+    parts = [resource for resource in plan.resources if resource.type.startswith("gcp:")]
     assert len(parts) > 5
-    assert all(one.protect for one in parts)
-    assert {one.provider.rpartition("::")[0].rpartition("::")[2] for one in parts} == {"other"}
+    assert all(resource.protect for resource in parts)
+    assert {resource.provider.rpartition("::")[0].rpartition("::")[2] for resource in parts} == {"other"}
 
 
 def test_transformations_of_the_options_see_every_part_and_an_output_is_still_put_in(deploy):
-    seen = []
+    types = []
 
     def note(args):
-        seen.append(args.type_)
+        types.append(args.type_)
         return None  # noqa: RET501 - nothing is changed
 
     def program():
@@ -316,18 +321,18 @@ def test_transformations_of_the_options_see_every_part_and_an_output_is_still_pu
         McpServer("echo", args, pulumi.ResourceOptions(transformations=[note]))
 
     plan = deploy(program)
-    assert {SERVER, SERVICE, ACCOUNT} <= set(seen)
+    assert {SERVER, SERVICE, ACCOUNT} <= set(types)
     assert plan.environment("echo")["A"] == "a"
 
 
 # --- a client -------------------------------------------------------------------------------------------
 
 
-def client(**more):
+def client(**keys):
     def program():
         source = {"image": "docker.io/acme/echo:1", "port": 9000}
         server = McpServer("echo", {**BASE, "source": source, "env": {"A": pulumi.Output.from_input("a")}})
-        agent = {"project": "p", "region": "europe-west1", "source": {"image": "docker.io/acme/agent:1"}, **more}
+        agent = {"project": "p", "region": "europe-west1", "source": {"image": "docker.io/acme/agent:1"}, **keys}
         McpClient("agent", {**agent, "calls": [server]})
 
     return program
@@ -344,7 +349,7 @@ def test_a_client_may_call_its_servers_and_finds_where_they_are(deploy):
 def test_a_client_may_have_its_servers_beside_it(deploy):
     plan = deploy(client(topology="sidecar"))
     containers = plan.service("agent").inputs["template"]["containers"]
-    assert [one["name"] for one in containers] == ["client", "echo"]
+    assert [container["name"] for container in containers] == ["client", "echo"]
     assert {"name": "A", "value": "a"} in containers[1]["envs"]
 
 

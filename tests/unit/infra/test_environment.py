@@ -11,14 +11,14 @@ from pulumi_mcpfleet.sources.environment_use import FASTMCP_SETTINGS, find_varia
 HOSTS = ("mcp-a-*.run.app", "mcp.acme.dev")
 
 
-def build(**wish):
-    said = {"path": "/mcp", "transports": ("streamable-http",), "stateless": True, "health_path": "/health"}
-    return environment.container_environment(**said | {"allowed_hosts": HOSTS, "allowed_origins": ()} | wish)
+def build(**keys):
+    defaults = {"path": "/mcp", "transports": ("streamable-http",), "stateless": True, "health_path": "/health"}
+    return environment.container_environment(**defaults | {"allowed_hosts": HOSTS, "allowed_origins": ()} | keys)
 
 
-def of_fastmcp(**wish):
-    said = {"port": 8080, "path": "/mcp", "transports": ("streamable-http",), "stateless": True}
-    return environment.fastmcp_environment(**said | {"allowed_hosts": HOSTS, "allowed_origins": ()} | wish)
+def of_fastmcp(**keys):
+    defaults = {"port": 8080, "path": "/mcp", "transports": ("streamable-http",), "stateless": True}
+    return environment.fastmcp_environment(**defaults | {"allowed_hosts": HOSTS, "allowed_origins": ()} | keys)
 
 
 def test_a_server_learns_its_path_hosts_and_that_the_front_end_is_trusted():
@@ -38,29 +38,31 @@ def test_a_path_is_that_of_the_newer_transport_alone():
 
 def test_origins_are_named_only_when_there_are_some():
     assert "MCPFLEET_ALLOWED_ORIGINS" not in build()
-    found = build(allowed_origins=("https://a.dev", "https://b.dev"))
-    assert found["MCPFLEET_ALLOWED_ORIGINS"] == "https://a.dev,https://b.dev"
+    environment = build(allowed_origins=("https://a.dev", "https://b.dev"))
+    assert environment["MCPFLEET_ALLOWED_ORIGINS"] == "https://a.dev,https://b.dev"
 
 
 def test_fastmcp_finds_its_own_names_and_listens_where_cloud_run_asks():
-    found = of_fastmcp(port=5000, path="/x", stateless=False)
-    assert (found["FASTMCP_HOST"], found["FASTMCP_PORT"]) == ("0.0.0.0", "5000")  # noqa: S104
-    assert (found["FASTMCP_STREAMABLE_HTTP_PATH"], found["FASTMCP_STATELESS_HTTP"]) == ("/x", "false")
-    assert "mcp.acme.dev" in json.loads(found["FASTMCP_HTTP_ALLOWED_HOSTS"])
-    assert "127.0.0.1:*" in json.loads(found["FASTMCP_HTTP_ALLOWED_HOSTS"]), "sidecars and proxies come by localhost"
-    assert json.loads(found["FASTMCP_HTTP_ALLOWED_ORIGINS"]) == []
+    environment = of_fastmcp(port=5000, path="/x", stateless=False)
+    assert (environment["FASTMCP_HOST"], environment["FASTMCP_PORT"]) == ("0.0.0.0", "5000")  # noqa: S104
+    assert (environment["FASTMCP_STREAMABLE_HTTP_PATH"], environment["FASTMCP_STATELESS_HTTP"]) == ("/x", "false")
+    assert "mcp.acme.dev" in json.loads(environment["FASTMCP_HTTP_ALLOWED_HOSTS"])
+    assert "127.0.0.1:*" in json.loads(environment["FASTMCP_HTTP_ALLOWED_HOSTS"]), (
+        "sidecars and proxies come by localhost"
+    )
+    assert json.loads(environment["FASTMCP_HTTP_ALLOWED_ORIGINS"]) == []
 
 
 def test_a_server_that_speaks_only_sse_is_told_so_in_fastmcps_words_and_not_to_be_stateless_which_it_refuses():
-    found = of_fastmcp(transports=("sse",), path="/sse")
-    assert (found["FASTMCP_TRANSPORT"], found["FASTMCP_SSE_PATH"]) == ("sse", "/sse")
-    assert "FASTMCP_STATELESS_HTTP" not in found
+    environment = of_fastmcp(transports=("sse",), path="/sse")
+    assert (environment["FASTMCP_TRANSPORT"], environment["FASTMCP_SSE_PATH"]) == ("sse", "/sse")
+    assert "FASTMCP_STATELESS_HTTP" not in environment
     assert of_fastmcp(transports=("sse", "streamable-http"))["FASTMCP_TRANSPORT"] == "streamable-http"
 
 
 def test_a_server_that_checks_oauth_tokens_learns_whose():
-    found = environment.oauth_environment(issuer="https://login.acme.dev", scopes=("a", "b"))
-    assert found == {"MCPFLEET_OAUTH_ISSUER": "https://login.acme.dev", "MCPFLEET_OAUTH_SCOPES": "a,b"}
+    variables = environment.oauth_environment(issuer="https://login.acme.dev", scopes=("a", "b"))
+    assert variables == {"MCPFLEET_OAUTH_ISSUER": "https://login.acme.dev", "MCPFLEET_OAUTH_SCOPES": "a,b"}
     assert len(environment.oauth_environment(issuer="https://login.acme.dev", scopes=())) == 1
 
 

@@ -63,13 +63,13 @@ def test_servers_keep_the_order_of_the_file():
 
 
 @pytest.mark.parametrize(
-    ("profile", "own", "protected"),
+    ("profile", "configured", "protected"),
     [("dev", None, False), ("prod", None, True), ("dev", True, True), ("prod", False, False)],
 )
-def test_deletion_protection_is_the_servers_word_else_the_profiles(profile, own, protected):
-    said = {} if own is None else {"deletion_protection": own}
+def test_deletion_protection_is_the_servers_word_else_the_profiles(profile, configured, protected):
+    keys = {} if configured is None else {"deletion_protection": configured}
     pinned = {"source": {"image": f"docker.io/acme/toolbox@{DIGEST}"}}
-    assert parse_fleet(fleet({**pinned, **said}, profile=profile)).servers["echo"].deletion_protection is protected
+    assert parse_fleet(fleet({**pinned, **keys}, profile=profile)).servers["echo"].deletion_protection is protected
 
 
 @pytest.mark.parametrize(
@@ -415,17 +415,17 @@ NEWER = {"labels": {}, "servers": {"echo": {"source": {"image": "docker.io/acme/
 
 
 def test_a_region_newer_than_the_list_is_taken_where_the_fleet_says_that_it_is_new():
-    said = (
+    message = (
         "europe-north3 is not a region of Cloud Run (of those of 2026-11); did you mean europe-north2? For one that is"
         " newer, add new_regions: [europe-north3] to the fleet"
     )
     with pytest.raises(FleetError) as refused:
         parse_fleet(NEWER | {"region": "europe-north3"})
-    assert str(refused.value) == f"fleet.region: {said}"
-    taken = parse_fleet(NEWER | {"region": "europe-north3", "new_regions": ["europe-north3"]})
-    assert taken.all_regions == ("europe-north3",)
-    more = ["europe-west1", "europe-north3"]
-    assert parse_fleet(NEWER | {"regions": more, "new_regions": more}).all_regions == (*more,)
+    assert str(refused.value) == f"fleet.region: {message}"
+    fleet = parse_fleet(NEWER | {"region": "europe-north3", "new_regions": ["europe-north3"]})
+    assert fleet.all_regions == ("europe-north3",)
+    regions = ["europe-west1", "europe-north3"]
+    assert parse_fleet(NEWER | {"regions": regions, "new_regions": regions}).all_regions == (*regions,)
 
 
 @pytest.mark.parametrize(

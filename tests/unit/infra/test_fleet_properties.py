@@ -206,7 +206,7 @@ def fleets(draw):
     servers = draw(st.dictionaries(NAMES, SERVERS, min_size=1, max_size=3))
     regions = draw(WHERE)
     if len(regions) > 1 or draw(st.booleans()):
-        servers = {name: {**one, "domain": f"{name}.acme.dev"} for name, one in servers.items()}
+        servers = {name: {**server, "domain": f"{name}.acme.dev"} for name, server in servers.items()}
     registry = draw(st.sampled_from([{}, {"keep": 3, "dry_run": True}, {"remote": "ghcr.io", "repository": "r"}]))
     return {
         "regions": regions,
@@ -244,7 +244,7 @@ def test_what_is_accepted_the_components_build(deploy, raw):
         revision = service.inputs["template"]
         volumes = [volume["name"] for volume in revision.get("volumes", [])]
         assert len(volumes) == len(set(volumes))
-        mounts = [mount["name"] for one in revision["containers"] for mount in one.get("volumeMounts", [])]
+        mounts = [mount["name"] for container in revision["containers"] for mount in container.get("volumeMounts", [])]
         assert set(mounts) == set(volumes), "a volume that nothing mounts, or a mount of none, is refused by Cloud Run"
-        assert sum("ports" in one for one in revision["containers"]) == 1
+        assert sum("ports" in container for container in revision["containers"]) == 1
     assert pulumi.runtime.settings.get_root_resource() is None, "no run leaks into the next"

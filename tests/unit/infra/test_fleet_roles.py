@@ -83,11 +83,11 @@ def refusal(*roles, kind="servers"):
 
 @pytest.mark.parametrize("role", POWERFUL)
 def test_a_role_that_reaches_further_needs_its_reason(role):
-    said = refusal(role)
-    assert "servers.one.roles[0]: " in said
-    assert f'{{role: {role}, reason: "…"}}' in said
-    made = fleet_with({"role": role, "reason": WHY})
-    assert role_names(made.servers["one"].roles) == (role,)
+    message = refusal(role)
+    assert "servers.one.roles[0]: " in message
+    assert f'{{role: {role}, reason: "…"}}' in message
+    fleet = fleet_with({"role": role, "reason": WHY})
+    assert role_names(fleet.servers["one"].roles) == (role,)
 
 
 def test_a_client_needs_it_too():

@@ -407,8 +407,8 @@ HIDDEN = [
 
 @pytest.mark.parametrize(("keys", "paths"), HIDDEN, ids=[" ".join(paths) for _, paths in HIDDEN])
 def test_a_mistake_that_another_hides_from_the_parser_is_reported_with_it(keys, paths):
-    found = {line.partition(": ")[0] for line in mistakes(keys)}
-    assert found == {f"fleet.servers.echo.{path}" for path in paths}
+    reported = {line.partition(": ")[0] for line in mistakes(keys)}
+    assert reported == {f"fleet.servers.echo.{path}" for path in paths}
 
 
 PAIRS = [
@@ -430,10 +430,10 @@ DEPENDING = (
 
 def test_two_mistakes_of_one_server_are_both_reported():
     for (keys, line), (others, other) in PAIRS:
-        found = mistakes({**keys, **others})
-        for said in (line, other):
-            there = any(one.startswith(f"fleet.servers.echo.{said}") for one in found)
-            assert there or said.startswith(DEPENDING), (keys, others)
+        lines = mistakes({**keys, **others})
+        for expected in (line, other):
+            is_reported = any(reported.startswith(f"fleet.servers.echo.{expected}") for reported in lines)
+            assert is_reported or expected.startswith(DEPENDING), (keys, others)
 
 
 def test_a_registry_that_cloud_run_does_not_pull_from_is_reached_through_a_remote_repository():
@@ -508,12 +508,14 @@ def test_profiles_differ_in_the_defaults_that_the_guide_lists():
         profile: parse_fleet({"region": "europe-west1", "profile": profile, "servers": {"echo": PROD}})
         for profile in ("dev", "prod")
     }
-    found = {profile: fleet.servers["echo"] for profile, fleet in servers.items()}
+    by_profile = {profile: fleet.servers["echo"] for profile, fleet in servers.items()}
     different = {
-        key for key in type(found["dev"]).model_fields if getattr(found["dev"], key) != getattr(found["prod"], key)
+        key
+        for key in type(by_profile["dev"]).model_fields
+        if getattr(by_profile["dev"], key) != getattr(by_profile["prod"], key)
     }
     assert different == {"deletion_protection", "min_instances"}
-    assert (found["prod"].deletion_protection, found["prod"].min_instances) == (True, 1)
+    assert (by_profile["prod"].deletion_protection, by_profile["prod"].min_instances) == (True, 1)
 
 
 def test_one_region_is_the_whole_list():

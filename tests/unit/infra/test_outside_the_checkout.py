@@ -35,21 +35,21 @@ def run(deploy, tmp_path, monkeypatch):
 
 def test_a_stdio_servers_image_gets_the_bridge_from_the_packages_that_are_installed(run, tmp_path):
     plan = run({"stdio": {"pypi": "mcp-server-time==2026.10.19"}})
-    told = plan.one(IMAGE).inputs
-    context = tmp_path / told["context"]["location"]
+    inputs = plan.one(IMAGE).inputs
+    context = tmp_path / inputs["context"]["location"]
     assert (context / "mcpfleet_bridge" / "__main__.py").is_file()
     assert (context / "mcpfleet_server" / "__init__.py").is_file()
     assert "--hash=sha256:" in (context / "requirements.txt").read_text()
-    assert "mcp-server-time==2026.10.19" in told["dockerfile"]["inline"]
-    copied = [line.split()[1] for line in told["dockerfile"]["inline"].splitlines() if line.startswith("COPY ")]
+    assert "mcp-server-time==2026.10.19" in inputs["dockerfile"]["inline"]
+    copied = [line.split()[1] for line in inputs["dockerfile"]["inline"].splitlines() if line.startswith("COPY ")]
     assert [name for name in copied if not name.startswith("--from=") and not (context / name).exists()] == []
 
 
 def test_cloud_build_gets_the_same_folder(run, tmp_path):
-    told = run({"stdio": {"npm": "a@1.0.0"}, "builder": "cloud-build"}).one(CLOUD_IMAGE).inputs
-    assert (tmp_path / told["context"] / "mcpfleet_bridge" / "__main__.py").is_file()
+    inputs = run({"stdio": {"npm": "a@1.0.0"}, "builder": "cloud-build"}).one(CLOUD_IMAGE).inputs
+    assert (tmp_path / inputs["context"] / "mcpfleet_bridge" / "__main__.py").is_file()
 
 
 def test_nothing_that_a_stack_knows_names_the_folder_it_was_deployed_from(run, tmp_path):
     plan = run({"stdio": {"npm": "a@1.0.0"}})
-    assert str(tmp_path) not in json.dumps([one.inputs for one in plan.resources], default=str)
+    assert str(tmp_path) not in json.dumps([resource.inputs for resource in plan.resources], default=str)

@@ -86,7 +86,9 @@ def test_a_stack_of_this_machine_lets_in_ada_and_its_own_clients_alone(run, stac
     people = {member for member in members if member.startswith("user:")}
     assert people == {"user:ada@mcpfleet.test"}
     clients = {
-        f"serviceAccount:mcp-{name}" for name, one in plan.exports["clients"].items() if one["topology"] != "sidecar"
+        f"serviceAccount:mcp-{name}"
+        for name, client in plan.exports["clients"].items()
+        if client["topology"] != "sidecar"
     }
     assert {member.partition("@")[0] for member in members - people} == clients
 
@@ -95,8 +97,12 @@ def test_the_showcase_has_every_kind_of_source_and_every_topology_that_one_machi
     fleet = parse_fleet(json.loads(stack_config("Pulumi.showcase.yaml")["mcpfleet:fleet"]))
     # git needs a daemon, a registry is somebody's; `build` is `folder` with a Dockerfile, which
     # tests/integration/test_sources.py deploys.
-    assert {kind_of(one.source, KINDS) for one in fleet.servers.values()} == set(KINDS) - {"git", "build", "registry"}
-    assert {one.topology for one in fleet.clients.values()} == set(
+    assert {kind_of(server.source, KINDS) for server in fleet.servers.values()} == set(KINDS) - {
+        "git",
+        "build",
+        "registry",
+    }
+    assert {client.topology for client in fleet.clients.values()} == set(
         get_args(Client.model_fields["topology"].annotation)
     ), "add one of each to Pulumi.showcase.yaml"
 
@@ -186,16 +192,18 @@ def test_a_service_named_by_the_user_is_called_so_wherever_google_is_asked_for_i
     servers = {"echo": echo, "other": open_to_one}
     plan = run(fleet={"region": "europe-west1", "organization": "481516", "servers": servers})
     assert plan.names(SERVICE) == {"echo.tools-europe-west1", "other.others-europe-west1"}
-    assert {one.inputs["name"] for one in plan.of(SERVICE)} == {"tools", "others"}
+    assert {resource.inputs["name"] for resource in plan.of(SERVICE)} == {"tools", "others"}
     service = plan.one(SERVICE, "echo.tools-europe-west1")
-    variables = {one["name"]: one.get("value") for one in service.inputs["template"]["containers"][0]["envs"]}
+    variables = {
+        variable["name"]: variable.get("value") for variable in service.inputs["template"]["containers"][0]["envs"]
+    }
     assert variables["MCPFLEET_ALLOWED_HOSTS"] == "tools-*.run.app,mcp.acme.dev"
     assert variables["MCPFLEET_IAP_AUDIENCE"] == "/projects/4711/locations/europe-west1/services/tools"
     assert plan.one("gcp:iap/settings:Settings").inputs["name"].endswith("/services/tools")
-    assert {one.inputs["name"] for one in plan.of(GRANT)} == {"tools", "others"}
+    assert {resource.inputs["name"] for resource in plan.of(GRANT)} == {"tools", "others"}
     (group,) = plan.of("gcp:compute/regionNetworkEndpointGroup:RegionNetworkEndpointGroup")
     assert group.inputs["cloudRun"] == {"service": "tools"}
-    assert {one.inputs["accountId"] for one in plan.of(ACCOUNT)} == {"mcp-echo", "mcp-other"}
-    found = plan.exports["servers"]["other"]
-    assert found["service"] == "others"
-    assert found["proxy_command"].startswith("gcloud run services proxy others --project")
+    assert {resource.inputs["accountId"] for resource in plan.of(ACCOUNT)} == {"mcp-echo", "mcp-other"}
+    outputs = plan.exports["servers"]["other"]
+    assert outputs["service"] == "others"
+    assert outputs["proxy_command"].startswith("gcloud run services proxy others --project")

@@ -38,26 +38,26 @@ def test_every_file_is_checked_and_says_what_it_has(write, tmp_path):
     clients = {"caller": {"source": {"image": "docker.io/acme/caller:1"}, "calls": ["toolbox"]}}
     two = {**SERVERS, "other": SERVERS["toolbox"]}
     write("local", {**CONFIG, "mcpfleet:fleet": {"region": "europe-west1", "servers": two, "clients": clients}})
-    found = projects.check_files(tmp_path)
-    assert [(file.name, file.contents) for file in found] == [
+    files = projects.check_files(tmp_path)
+    assert [(file.name, file.contents) for file in files] == [
         ("Pulumi.dev.yaml", "1 server"),
         ("Pulumi.local.yaml", "2 servers, 1 client"),
     ]
-    assert not any(file.mistakes for file in found)
+    assert not any(file.mistakes for file in files)
 
 
 def test_all_mistakes_of_all_files_are_named_with_their_paths(write, tmp_path):
     wrong = {"region": "europe-west1", "servers": {"toolbox": {**SERVERS["toolbox"], "max_instnces": 3, "cpu": "x"}}}
     write("dev", {"mcpfleet:fleet": wrong})
     write("prod", {"gcp:project": "acme"})
-    found = mistakes(tmp_path)
-    assert [line.partition(": ")[0] for line in found["Pulumi.dev.yaml"]] == [
+    lines = mistakes(tmp_path)
+    assert [line.partition(": ")[0] for line in lines["Pulumi.dev.yaml"]] == [
         "gcp:project",
         "fleet.servers.toolbox.cpu",
         "fleet.servers.toolbox.max_instnces",
     ]
-    assert "did you mean max_instances?" in found["Pulumi.dev.yaml"][2]
-    assert found["Pulumi.prod.yaml"] == ["fleet: missing; add mcpfleet:fleet under config, as docs/fleet.md shows"]
+    assert "did you mean max_instances?" in lines["Pulumi.dev.yaml"][2]
+    assert lines["Pulumi.prod.yaml"] == ["fleet: missing; add mcpfleet:fleet under config, as docs/fleet.md shows"]
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_all_mistakes_of_all_files_are_named_with_their_paths(write, tmp_path):
 def test_a_file_that_cannot_be_read_is_one_line_and_keeps_no_other_from_its_check(write, tmp_path, content, message):
     write("dev", content)
     write("prod", {})
-    found = mistakes(tmp_path)
-    assert found["Pulumi.dev.yaml"][0].startswith(message)
-    assert len(found["Pulumi.prod.yaml"]) == 2
+    lines = mistakes(tmp_path)
+    assert lines["Pulumi.dev.yaml"][0].startswith(message)
+    assert len(lines["Pulumi.prod.yaml"]) == 2
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), Path.mkdir])
@@ -116,7 +116,7 @@ def test_a_build_in_the_cloud_without_its_provider_in_pulumi_yaml_is_a_warning(w
     assert [warning.partition(": ")[0] for warning in file.warnings] == [
         "fleet.servers.weather.source.builder"
     ] * warned
-    assert all("plugins: {providers: [{name: mcpfleet-build, path: .venv/bin}]}" in one for one in file.warnings)
+    assert all("plugins: {providers: [{name: mcpfleet-build, path: .venv/bin}]}" in text for text in file.warnings)
 
 
 def test_a_fleet_that_builds_nothing_in_the_cloud_needs_no_provider_in_pulumi_yaml(write, tmp_path):
@@ -135,9 +135,9 @@ def test_what_pulumi_yaml_gives_all_stacks_counts(write, tmp_path):
 def test_a_broken_pulumi_yaml_is_a_mistake_of_its_own(write, tmp_path):
     (tmp_path / "Pulumi.yaml").write_text("name: [\n")
     write("dev")
-    found = mistakes(tmp_path)
-    assert found["Pulumi.dev.yaml"] == []
-    assert found["Pulumi.yaml"][0].startswith("line 2, column 1: ")
+    lines = mistakes(tmp_path)
+    assert lines["Pulumi.dev.yaml"] == []
+    assert lines["Pulumi.yaml"][0].startswith("line 2, column 1: ")
 
 
 def test_a_folder_that_must_be_there_is_looked_for(write, tmp_path):
@@ -188,9 +188,9 @@ VALUES = st.recursive(
 def test_any_content_is_a_list_of_mistakes_and_never_a_traceback(tmp_path_factory, content):
     file = tmp_path_factory.mktemp("stack") / "Pulumi.dev.yaml"
     file.write_bytes(content)
-    found = projects.check_file(file)
-    assert found.mistakes
-    assert found.fleet is None
+    checked = projects.check_file(file)
+    assert checked.mistakes
+    assert checked.fleet is None
 
 
 def test_a_stacks_location_is_read_though_its_fleet_is_not_complete(write, tmp_path):

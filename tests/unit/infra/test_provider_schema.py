@@ -34,7 +34,7 @@ def constructed(deploy, kind, name, inputs, **options):
 def mistakes(deploy, kind, name, inputs):
     with pytest.raises(InputPropertiesError) as refusal:
         constructed(deploy, kind, name, inputs)
-    return {one["property_path"]: one["reason"] for one in refusal.value.errors or []}
+    return {error["property_path"]: error["reason"] for error in refusal.value.errors or []}
 
 
 # --- the schema -----------------------------------------------------------------------------------------
@@ -47,24 +47,26 @@ def test_every_type_input_and_output_has_a_description():
 def test_every_input_and_output_has_a_type():
     def types(spec):
         if "oneOf" in spec:
-            return all(types(one) for one in spec["oneOf"])
+            return all(types(alternative) for alternative in spec["oneOf"])
         if "$ref" in spec:
             return spec["$ref"].removeprefix("#/types/") in PACKAGE["types"]
         inner = spec.get("items") or spec.get("additionalProperties")
         return spec["type"] in {"string", "integer", "boolean"} or (inner is not None and types(inner))
 
     everything = [*PACKAGE["types"].values(), *PACKAGE["resources"].values()]
-    found = [
-        spec for one in everything for spec in (one.get("properties", {}) | one.get("inputProperties", {})).values()
+    untyped = [
+        spec
+        for definition in everything
+        for spec in (definition.get("properties", {}) | definition.get("inputProperties", {})).values()
     ]
-    assert len(found) > 250
-    assert [spec for spec in found if not types(spec)] == []
+    assert len(untyped) > 250
+    assert [spec for spec in untyped if not types(spec)] == []
 
 
 def test_what_is_required_is_among_the_properties():
-    for one in (*PACKAGE["types"].values(), *PACKAGE["resources"].values()):
-        assert set(one["required"]) <= set(one["properties"])
-        assert set(one.get("requiredInputs", [])) <= set(one.get("inputProperties", {}))
+    for definition in (*PACKAGE["types"].values(), *PACKAGE["resources"].values()):
+        assert set(definition["required"]) <= set(definition["properties"])
+        assert set(definition.get("requiredInputs", [])) <= set(definition.get("inputProperties", {}))
 
 
 def test_the_components_have_the_keys_of_a_fleet_and_of_a_server():
@@ -161,10 +163,10 @@ def test_an_output_of_another_resource_reaches_the_grant(deploy):
 
 
 def test_every_mistake_is_at_its_property_in_the_words_of_the_program(deploy):
-    found = mistakes(deploy, SERVER, "echo", {**INPUTS, "sessions": "stateful", "servicAccount": "x", "cpu": "0"})
-    assert {"maxInstances", "servicAccount", "cpu"} == set(found)
-    assert "write maxInstances: 1" in found["maxInstances"]
-    assert found["servicAccount"] == "unknown key; did you mean serviceAccount?"
+    reasons = mistakes(deploy, SERVER, "echo", {**INPUTS, "sessions": "stateful", "servicAccount": "x", "cpu": "0"})
+    assert {"maxInstances", "servicAccount", "cpu"} == set(reasons)
+    assert "write maxInstances: 1" in reasons["maxInstances"]
+    assert reasons["servicAccount"] == "unknown key; did you mean serviceAccount?"
 
 
 def test_mistakes_of_a_fleet_are_at_their_properties_too(deploy):

@@ -24,9 +24,9 @@ PINNED = {
 
 def components():
     for module in pkgutil.walk_packages(pulumi_mcpfleet.__path__, "pulumi_mcpfleet."):
-        for _, found in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
-            if issubclass(found, pulumi.ComponentResource) and found.__module__.startswith("pulumi_mcpfleet."):
-                yield found
+        for _, member in inspect.getmembers(importlib.import_module(module.name), inspect.isclass):
+            if issubclass(member, pulumi.ComponentResource) and member.__module__.startswith("pulumi_mcpfleet."):
+                yield member
 
 
 def test_tokens_are_the_pinned_ones():
@@ -34,8 +34,8 @@ def test_tokens_are_the_pinned_ones():
 
 
 def test_every_component_of_the_package_has_a_pinned_token_of_its_name():
-    found = {component.__name__ for component in components()}
-    assert found == {token.rpartition(":")[2] for token in PINNED.values() if token.startswith("mcpfleet:")}
+    names = {component.__name__ for component in components()}
+    assert names == {token.rpartition(":")[2] for token in PINNED.values() if token.startswith("mcpfleet:")}
 
 
 def test_every_component_registers_with_its_token():

@@ -39,18 +39,22 @@ def entries(source):
     content = io.BytesIO()
     write_archive(source, content)
     with tarfile.open(fileobj=io.BytesIO(content.getvalue()), mode="r:gz") as archive:
-        return {one.name: (one, archive.extractfile(one).read() if one.isfile() else b"") for one in archive}
+        return {
+            member.name: (member, archive.extractfile(member).read() if member.isfile() else b"") for member in archive
+        }
 
 
 @given(TREES, st.integers(0, 2_000_000_000))
 def test_the_same_content_gives_the_same_bytes_whenever_it_was_written(tmp_path_factory, tree, time):
     tree = {**without_clashes(tree), "Dockerfile": b"FROM x"}
-    one = write(tmp_path_factory.mktemp("one"), tree, 1)
+    folder = write(tmp_path_factory.mktemp("one"), tree, 1)
     other = write(tmp_path_factory.mktemp("other"), dict(reversed(tree.items())), time)
-    made = [io.BytesIO(), io.BytesIO()]
-    hashes = [write_archive(ArchiveSource(str(root)), file) for root, file in zip((one, other), made, strict=True)]
-    assert hashes[0] == hashes[1] == source_hash(ArchiveSource(str(one)))
-    assert made[0].getvalue() == made[1].getvalue()
+    archives = [io.BytesIO(), io.BytesIO()]
+    hashes = [
+        write_archive(ArchiveSource(str(root)), file) for root, file in zip((folder, other), archives, strict=True)
+    ]
+    assert hashes[0] == hashes[1] == source_hash(ArchiveSource(str(folder)))
+    assert archives[0].getvalue() == archives[1].getvalue()
 
 
 @given(TREES, TREES)
@@ -65,25 +69,25 @@ def test_owners_times_and_odd_permissions_are_not_in_it(tmp_path):
     (tmp_path / "link").symlink_to("/etc/elsewhere")
     (tmp_path / "empty").mkdir()
     os.mkfifo(tmp_path / "pipe")
-    found = entries(ArchiveSource(str(tmp_path)))
-    assert set(found) == {"source/Dockerfile", "source/a", "source/run", "source/link"}
-    assert {(one.uid, one.gid, one.uname, one.gname, one.mtime) for one, _ in found.values()} == {
+    members = entries(ArchiveSource(str(tmp_path)))
+    assert set(members) == {"source/Dockerfile", "source/a", "source/run", "source/link"}
+    assert {(member.uid, member.gid, member.uname, member.gname, member.mtime) for member, _ in members.values()} == {
         (0, 0, "", "", 315_619_200)
     }
-    assert {name: oct(one.mode) for name, (one, _) in found.items() if not one.issym()} == {
+    assert {name: oct(member.mode) for name, (member, _) in members.items() if not member.issym()} == {
         "source/Dockerfile": "0o644",
         "source/a": "0o644",
         "source/run": "0o755",
     }
-    assert found["source/link"][0].linkname == "/etc/elsewhere"
+    assert members["source/link"][0].linkname == "/etc/elsewhere"
 
 
 def test_a_made_dockerfile_is_beside_the_source_where_no_copy_line_sees_it(tmp_path):
     write(tmp_path, {"a": "1"})
     source = ArchiveSource(str(tmp_path), inline="FROM made")
-    found = entries(source)
-    assert set(found) == {"Dockerfile", "source/a"}
-    assert found["Dockerfile"][1] == b"FROM made"
+    members = entries(source)
+    assert set(members) == {"Dockerfile", "source/a"}
+    assert members["Dockerfile"][1] == b"FROM made"
     assert source.archived_dockerfile == "Dockerfile"
     assert ArchiveSource(str(tmp_path), "deploy/Dockerfile").archived_dockerfile == "source/deploy/Dockerfile"
 
@@ -99,7 +103,7 @@ def test_the_compression_says_nothing_of_when_and_where(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "dockerfile", "sentence"),
+    ("files", "dockerfile", "message"),
     [
         (None, "Dockerfile", "there is no folder "),
         ({"a": "1"}, "Dockerfile", "there is no Dockerfile in "),
@@ -117,13 +121,13 @@ def test_the_compression_says_nothing_of_when_and_where(tmp_path):
         ({"Dockerfile": "", ".gcloudignore": "#!include:.gcloudignore"}, "Dockerfile", "include each other"),
     ],
 )
-def test_what_cannot_be_archived_is_one_sentence(tmp_path, files, dockerfile, sentence):
+def test_what_cannot_be_archived_is_one_sentence(tmp_path, files, dockerfile, message):
     folder = tmp_path / "folder"
     if files is not None:
         write(folder, files)
     with pytest.raises(BuildError, match=r".+") as refusal:
         source_hash(ArchiveSource(str(folder), dockerfile))
-    assert sentence in str(refusal.value)
+    assert message in str(refusal.value)
 
 
 def test_arguments_and_labels_are_content_too():
@@ -255,16 +259,16 @@ def test_any_dockerignore_decides_or_says_what_is_wrong_with_it(lines, path):
 def test_both_ignore_files_count(tmp_path, files, sent):
     tree = {"src/app.py": "", "tests/t.py": "", "a.log": "", "build/out": "", ".git/HEAD": "", "deploy/Dockerfile": ""}
     write(tmp_path, {**tree, **files})
-    found = set(included_files(tmp_path, "deploy/Dockerfile"))
-    assert "deploy/Dockerfile" in found, "the builder always needs it"
+    included = set(included_files(tmp_path, "deploy/Dockerfile"))
+    assert "deploy/Dockerfile" in included, "the builder always needs it"
     if sent is not None:
-        assert found - {"deploy/Dockerfile"} == sent
+        assert included - {"deploy/Dockerfile"} == sent
     elif ".gitignore" in files:
-        assert "a.log" in found, "the last pattern counts, included or not"
-        assert "tests/t.py" not in found
+        assert "a.log" in included, "the last pattern counts, included or not"
+        assert "tests/t.py" not in included
     else:
-        assert "tests/t.py" in found, "a Dockerfile's own ignore file takes the place of the other"
-        assert "src/app.py" not in found
+        assert "tests/t.py" in included, "a Dockerfile's own ignore file takes the place of the other"
+        assert "src/app.py" not in included
 
 
 @given(TREES, LINES, LINES)
@@ -272,10 +276,10 @@ def test_any_ignore_files_leave_a_part_of_what_is_there_and_the_dockerfile(tmp_p
     root = write(tmp_path_factory.mktemp("tree"), {**without_clashes(tree), "Dockerfile": "FROM x"})
     (root / ".dockerignore").write_text("\n".join(docker))
     (root / ".gcloudignore").write_text("\n".join(gcloud))
-    there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     try:
-        found = included_files(root, "Dockerfile")
+        included = included_files(root, "Dockerfile")
     except BuildError:
         return
-    assert {"Dockerfile", ".dockerignore"} <= set(found) <= there
-    assert found == sorted(set(found))
+    assert {"Dockerfile", ".dockerignore"} <= set(included) <= files
+    assert included == sorted(set(included))

@@ -29,9 +29,9 @@ def key():
 @pytest.fixture(autouse=True)
 def default(monkeypatch):
     """What `google.auth.default` would find."""
-    found = google.oauth2.credentials.Credentials("default")
-    monkeypatch.setattr(google.auth, "default", lambda scopes: (found, "acme"))
-    return found
+    credentials = google.oauth2.credentials.Credentials("default")
+    monkeypatch.setattr(google.auth, "default", lambda scopes: (credentials, "acme"))
+    return credentials
 
 
 def test_without_anything_said_it_is_the_default(default):
@@ -49,12 +49,12 @@ def test_the_stacks_config_comes_before_the_environment():
 def test_a_key_is_taken_as_text_or_as_a_file_and_signs_for_its_universe(key, tmp_path):
     file = tmp_path / "key.json"
     file.write_text(json.dumps(key))
-    for said in (json.dumps(key), str(file)):
-        found = find_credentials({"GOOGLE_CREDENTIALS": said})
-        assert isinstance(found, service_account.Credentials)
-        assert found.universe_domain == "acme.test"
-        found.refresh(None)
-        assert found.token, "it signs by itself, and asks nobody"
+    for variable in (json.dumps(key), str(file)):
+        credentials = find_credentials({"GOOGLE_CREDENTIALS": variable})
+        assert isinstance(credentials, service_account.Credentials)
+        assert credentials.universe_domain == "acme.test"
+        credentials.refresh(None)
+        assert credentials.token, "it signs by itself, and asks nobody"
     assert isinstance(
         find_credentials({"GOOGLE_CREDENTIALS": json.dumps(PERSON)}), google.oauth2.credentials.Credentials
     )
@@ -62,15 +62,15 @@ def test_a_key_is_taken_as_text_or_as_a_file_and_signs_for_its_universe(key, tmp
 
 def test_an_account_to_speak_as_is_put_in_front(key):
     environ = {"GOOGLE_CREDENTIALS": json.dumps(key), "GOOGLE_IMPERSONATE_SERVICE_ACCOUNT": "ci@acme.test"}
-    found = find_credentials(environ)
-    assert isinstance(found, impersonated_credentials.Credentials)
-    assert found.service_account_email == "ci@acme.test"
+    credentials = find_credentials(environ)
+    assert isinstance(credentials, impersonated_credentials.Credentials)
+    assert credentials.service_account_email == "ci@acme.test"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "value",
     ["/no/such/file", "{}", "{broken", '{"type": "external_account"}', '{"type": "authorized_user"}'],
 )
-def test_a_key_that_is_none_is_one_sentence_with_what_to_do(said):
+def test_a_key_that_is_none_is_one_sentence_with_what_to_do(value):
     with pytest.raises(BuildError, match=r"^no credentials for Google Cloud: .*gcloud auth application-default login"):
-        find_credentials({"GOOGLE_CREDENTIALS": said})
+        find_credentials({"GOOGLE_CREDENTIALS": value})

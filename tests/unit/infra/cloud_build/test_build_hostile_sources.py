@@ -20,21 +20,21 @@ def source(tmp_path):
     return place
 
 
-@pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("link_kind", WAYS_OUT, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", READ)
-def test_what_is_read_of_a_source_is_its_own(source, tmp_path, name, way):
+def test_what_is_read_of_a_source_is_its_own(source, tmp_path, name, link_kind):
     (source / name).unlink(missing_ok=True)
-    way(source / name, outside(tmp_path))
+    link_kind(source / name, outside(tmp_path))
     with pytest.raises(BuildError) as refused:
         source_hash(ArchiveSource(str(source)))
     assert f"{name} in {source} is not a plain file of the source" in str(refused.value)
     assert "BEGIN" not in str(refused.value)
 
 
-@pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
-def test_an_included_ignore_file_is_the_sources_own(source, tmp_path, way):
+@pytest.mark.parametrize("link_kind", WAYS_OUT, ids=lambda way: way.__name__)
+def test_an_included_ignore_file_is_the_sources_own(source, tmp_path, link_kind):
     (source / ".gcloudignore").write_text("#!include:more\n")
-    way(source / "more", outside(tmp_path))
+    link_kind(source / "more", outside(tmp_path))
     with pytest.raises(BuildError, match=r"more in .* is not a plain file of the source"):
         source_hash(ArchiveSource(str(source)))
 
@@ -45,17 +45,17 @@ def test_a_dockerfile_beside_the_source_is_not_taken(source, tmp_path):
         source_hash(ArchiveSource(str(source), "../outside/id_ed25519"))
 
 
-@pytest.mark.parametrize("way", [way for way in WAYS_OUT if way is not pipe], ids=lambda way: way.__name__)
-def test_a_link_in_a_source_goes_as_a_link_and_nothing_behind_it(source, tmp_path, way):
+@pytest.mark.parametrize("link_kind", [way for way in WAYS_OUT if way is not pipe], ids=lambda way: way.__name__)
+def test_a_link_in_a_source_goes_as_a_link_and_nothing_behind_it(source, tmp_path, link_kind):
     away = outside(tmp_path)
-    way(source / "data", away)
+    link_kind(source / "data", away)
     (source / "all").symlink_to(away)
     content = io.BytesIO()
     write_archive(ArchiveSource(str(source)), content)
     assert KEY.encode() not in content.getvalue()
     with tarfile.open(fileobj=io.BytesIO(content.getvalue()), mode="r:gz") as archive:
-        kinds = {one.name: one.type for one in archive}
-        assert KEY.encode() not in b"".join(archive.extractfile(one).read() for one in archive if one.isfile())
+        kinds = {member.name: member.type for member in archive}
+        assert KEY.encode() not in b"".join(archive.extractfile(member).read() for member in archive if member.isfile())
     assert kinds["source/all"] == tarfile.SYMTYPE
     assert kinds.get("source/data", tarfile.SYMTYPE) == tarfile.SYMTYPE, "a socket is not sent"
 

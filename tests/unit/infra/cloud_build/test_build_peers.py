@@ -66,9 +66,9 @@ OTHERS = st.builds(
 
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.lists(OTHERS | st.text(max_size=60), max_size=8), st.lists(OTHERS, max_size=4))
-def test_no_other_line_makes_a_stranger_somebody_else(before, after):
+def test_no_other_line_makes_a_stranger_somebody_else(lines_before, after):
     """Whatever else the table holds, a stranger's open connection is the stranger's or nobody's."""
-    table = HEAD + "".join(before) + "\n" + line(uid="1001") + "".join(after)
+    table = HEAD + "".join(lines_before) + "\n" + line(uid="1001") + "".join(after)
     assert find_owner(PEER, OURS, table) in {1001, None}
 
 
@@ -137,18 +137,18 @@ HANDLERS = [
 
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_a_stranger_is_refused_whatever_kind_of_method_it_calls(handler):
-    asked = []
-    guard = OwnUserInterceptor(lambda peer, ours: asked.append((peer, ours)))
+    lookups = []
+    guard = OwnUserInterceptor(lambda peer, own_address: lookups.append((peer, own_address)))
     guard.port = 5
     with pytest.raises(RefusedError) as refused:
         calling(guard, handler)
     assert refused.value.args == (grpc.StatusCode.PERMISSION_DENIED, REFUSAL)
-    assert asked == [(("127.0.0.1", 44642), ("127.0.0.1", 5))]
+    assert lookups == [(("127.0.0.1", 44642), ("127.0.0.1", 5))]
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
 def test_the_own_user_is_answered(handler):
-    assert calling(OwnUserInterceptor(lambda _peer, _ours: True), handler) == ["request"]
+    assert calling(OwnUserInterceptor(lambda _peer, _own_address: True), handler) == ["request"]
 
 
 @pytest.mark.parametrize(
@@ -157,20 +157,20 @@ def test_the_own_user_is_answered(handler):
 )
 def test_a_caller_from_elsewhere_is_refused_unasked(address):
     with pytest.raises(RefusedError):
-        calling(OwnUserInterceptor(lambda _peer, _ours: True), HANDLERS[0], address)
+        calling(OwnUserInterceptor(lambda _peer, _own_address: True), HANDLERS[0], address)
 
 
 def test_a_connection_is_looked_up_again_before_its_port_can_be_another_users():
-    now, asked = [0.0], []
+    now, lookups = [0.0], []
 
-    def admits(peer, _ours):
-        asked.append(peer)
-        return len(asked) < 2
+    def admits(peer, _own_address):
+        lookups.append(peer)
+        return len(lookups) < 2
 
     guard = OwnUserInterceptor(admits, lambda: now[0])
     for now[0] in (0.0, 0.1, 0.2):
         calling(guard, HANDLERS[0])
-    assert len(asked) == 1, "the engine calls in bursts"
+    assert len(lookups) == 1, "the engine calls in bursts"
     now[0] = 0.3
     with pytest.raises(RefusedError):
         calling(guard, HANDLERS[0])

@@ -28,9 +28,9 @@ def relative(place: Path, outside: Path) -> None:
 
 def by_a_folder(place: Path, outside: Path) -> None:
     """A link to a file below a link to a folder outside."""
-    way = place.parent / "way"
-    way.unlink(missing_ok=True)
-    way.symlink_to(outside)
+    link = place.parent / "way"
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside)
     place.symlink_to("way/id_ed25519")
 
 
@@ -57,12 +57,12 @@ def pipe(place: Path, outside: Path) -> None:
 def door(place: Path, outside: Path) -> None:
     """A socket."""
     listening = socket.socket(socket.AF_UNIX)
-    before = Path.cwd()
+    working_directory = Path.cwd()
     os.chdir(place.parent)  # a socket's path has at most 108 bytes
     try:
         listening.bind(place.name)
     finally:
-        os.chdir(before)
+        os.chdir(working_directory)
         listening.close()
 
 

@@ -8,7 +8,7 @@ from pulumi_mcpfleet.sources import checkout, git
 
 
 @pytest.mark.parametrize(
-    ("base", "address", "found"),
+    ("base", "address", "expected"),
     [
         ("https://git.acme.dev/a/b.git", "../c.git", "https://git.acme.dev/a/c.git"),
         ("https://git.acme.dev/a/b.git/", "../../x/c.git", "https://git.acme.dev/x/c.git"),
@@ -20,8 +20,8 @@ from pulumi_mcpfleet.sources import checkout, git
         ("https://git.acme.dev/a/b.git", "https://else.dev/c.git", "https://else.dev/c.git"),
     ],
 )
-def test_a_submodules_address_is_as_seen_from_its_repository(base, address, found):
-    assert checkout._resolve_url(address, base) == found
+def test_a_submodules_address_is_as_seen_from_its_repository(base, address, expected):
+    assert checkout._resolve_url(address, base) == expected
 
 
 @given(st.integers(0, 30), st.text(max_size=20), st.sampled_from(["https://a.dev/b/c", "git@a.dev:b/c", "a"]))
@@ -40,25 +40,25 @@ and the repository exists.
 
 
 def test_the_cause_of_a_failure_over_ssh_is_shown_and_not_gits_last_line():
-    said = git._failure_message("git@git.acme.dev:a.git", SSH, None)
-    assert "git@git.acme.dev: Permission denied (publickey).; fatal: Could not read from remote repository." in said
-    assert said.endswith("the host takes none of your keys: add one there (ssh-add -l lists those of the agent)")
-    assert "and the repository exists" not in said
+    message = git._failure_message("git@git.acme.dev:a.git", SSH, None)
+    assert "git@git.acme.dev: Permission denied (publickey).; fatal: Could not read from remote repository." in message
+    assert message.endswith("the host takes none of your keys: add one there (ssh-add -l lists those of the agent)")
+    assert "and the repository exists" not in message
 
 
 def test_an_unknown_host_is_said_with_what_to_do():
-    said = git._failure_message(
+    message = git._failure_message(
         "git@git.acme.dev:a.git", "No ED25519 host key is known\nHost key verification failed.\n", None
     )
-    assert "No ED25519 host key is known; Host key verification failed." in said
-    assert "connect to it once by hand" in said
+    assert "No ED25519 host key is known; Host key verification failed." in message
+    assert "connect to it once by hand" in message
 
 
 @given(st.text(max_size=4000), st.sampled_from(["t0ken-of-somebody", None]))
-def test_whatever_git_says_is_bounded_and_shows_no_token(said, token):
-    shown = git._failure_message("https://git.acme.dev/a.git", f"{said}\n{token}\n{said}", token)
-    assert len(shown) < 2500
-    assert token is None or token not in shown
+def test_whatever_git_says_is_bounded_and_shows_no_token(output, token):
+    message = git._failure_message("https://git.acme.dev/a.git", f"{output}\n{token}\n{output}", token)
+    assert len(message) < 2500
+    assert token is None or token not in message
 
 
 def test_files_in_git_lfs_are_found_by_their_text(tmp_path):

@@ -31,10 +31,10 @@ def source(tmp_path):
     return place
 
 
-def outcome(layout, wish):
+def outcome(layout, options):
     """What is said where a folder is refused, or else its recipe."""
     try:
-        return "", plan_build(layout, wish)
+        return "", plan_build(layout, options)
     except BuildPlanError as refused:
         return str(refused), None
 
@@ -42,19 +42,19 @@ def outcome(layout, wish):
 # --- what leads out ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
+@pytest.mark.parametrize("link_kind", WAYS_OUT, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("name", READ)
-def test_nothing_is_read_by_a_link_out_and_no_pipe_is_opened(source, away, name, way):
+def test_nothing_is_read_by_a_link_out_and_no_pipe_is_opened(source, away, name, link_kind):
     if name != "requirements.txt":
         (source / "requirements.txt").write_text("mcp==2.3.0\n")
-    way(source / name, away)
+    link_kind(source / name, away)
     layout = Layout.read(source)
     assert name not in layout.names
     assert name not in layout.texts
     assert KEY not in str(layout)
-    said, recipe = outcome(layout, BuildOptions())
-    assert "BEGIN" not in said
-    assert f"{name} is not a plain file of the source" in said or name not in recipe.dockerfile
+    message, plan = outcome(layout, BuildOptions())
+    assert "BEGIN" not in message
+    assert f"{name} is not a plain file of the source" in message or name not in plan.dockerfile
 
 
 @pytest.mark.parametrize("name", ["deploy/Dockerfile", "deploy/Dockerfile.dockerignore"])
@@ -136,9 +136,9 @@ def test_what_a_killed_run_left_is_swept_and_a_run_that_fetches_is_not_disturbed
 
 
 @pytest.mark.parametrize("name", [".dockerignore", ".gitignore", ".gcloudignore"])
-@pytest.mark.parametrize("way", WAYS_OUT, ids=lambda way: way.__name__)
-def test_nothing_is_written_by_a_link_out_of_a_copy(tmp_path, source, away, name, way):
-    way(source / name, away)
+@pytest.mark.parametrize("link_kind", WAYS_OUT, ids=lambda way: way.__name__)
+def test_nothing_is_written_by_a_link_out_of_a_copy(tmp_path, source, away, name, link_kind):
+    link_kind(source / name, away)
     stage_source(source, tmp_path / "copy")
     assert (away / "id_ed25519").read_text() == KEY
     assert not (away / "made-later").exists()
@@ -164,15 +164,15 @@ def test_a_link_in_the_bridges_place_is_not_followed_and_a_link_to_an_ignore_fil
 
 def instructions(dockerfile):
     """The instructions of a Dockerfile, by the broadest notion of a line that any reader has."""
-    found, continued = [], False
+    lines, continued = [], False
     for line in dockerfile.splitlines():
         bare = line.strip()
         if not bare or bare.startswith("#"):
             continue
         if not continued:
-            found.append(bare.split()[0].upper())
+            lines.append(bare.split()[0].upper())
         continued = bare.endswith("\\")
-    return found
+    return lines
 
 
 OURS = {"ARG", "FROM", "ENV", "RUN", "WORKDIR", "COPY", "USER", "EXPOSE", "CMD", "ENTRYPOINT"}
@@ -205,12 +205,12 @@ def test_a_package_manager_is_a_name_and_a_version_and_nothing_else(line, manage
 
 
 @pytest.mark.parametrize(
-    "said", ["pnpm@9 --registry=http://x", "pnpm@$(id)", "pnpm@;id", "pnpm@https://x/y.tgz", "pnpm@", "@9", "-g@9"]
+    "text", ["pnpm@9 --registry=http://x", "pnpm@$(id)", "pnpm@;id", "pnpm@https://x/y.tgz", "pnpm@", "@9", "-g@9"]
 )
-def test_a_package_manager_commands_no_shell(said):
+def test_a_package_manager_commands_no_shell(text):
     files = {
         "a.js": "",
-        "package.json": package(main="a.js", packageManager=said),
+        "package.json": package(main="a.js", packageManager=text),
         "pnpm-lock.yaml": "lockfileVersion: '9.0'",
     }
     with pytest.raises(BuildPlanError, match=r"^installer: packageManager"):
@@ -281,45 +281,45 @@ def test_any_pyproject_ends_in_a_dockerfile_of_ours_or_in_shown_sentences(name, 
 
 
 @given(HOSTILE, HOSTILE, st.sampled_from(["uv.lock", "poetry.lock", "requirements.txt", "pylock.toml", "none"]))
-def test_whatever_a_project_names_becomes_no_word_of_a_shell(said, other, lock):
-    word, more = toml(said), toml(other)
+def test_whatever_a_project_names_becomes_no_word_of_a_shell(text, other, lock):
+    word, other_word = toml(text), toml(other)
     project = (
-        f'[project]\nname = "x"\ndynamic = ["version"]\nreadme = {word}\nlicense = {{ file = {more} }}\n'
-        f'dependencies = [{word}, {more}]\n[project.optional-dependencies]\n{word} = ["mcp"]\n'
-        f'[project.scripts]\nx = {more}\n[build-system]\nrequires = ["hatch-vcs", {word}]\n'
-        f"[tool.uv]\nrequired-version = {more}\n[tool.uv.workspace]\nmembers = [{word}]\n"
-        f"[tool.uv.sources]\ny = [{{ path = {word} }}]\n[tool.poetry]\nreadme = {more}\n"
+        f'[project]\nname = "x"\ndynamic = ["version"]\nreadme = {word}\nlicense = {{ file = {other_word} }}\n'
+        f'dependencies = [{word}, {other_word}]\n[project.optional-dependencies]\n{word} = ["mcp"]\n'
+        f'[project.scripts]\nx = {other_word}\n[build-system]\nrequires = ["hatch-vcs", {word}]\n'
+        f"[tool.uv]\nrequired-version = {other_word}\n[tool.uv.workspace]\nmembers = [{word}]\n"
+        f"[tool.uv.sources]\ny = [{{ path = {word} }}]\n[tool.poetry]\nreadme = {other_word}\n"
     )
-    files = {"pyproject.toml": project, lock: said, "x/__init__.py": "import mcp\n", "uv.toml": other}
+    files = {"pyproject.toml": project, lock: text, "x/__init__.py": "import mcp\n", "uv.toml": other}
     assert_harmless(files, BuildOptions())
-    assert_harmless({**files, f"{said}/pyproject.toml": project}, BuildOptions(speaks="stdio"))
+    assert_harmless({**files, f"{text}/pyproject.toml": project}, BuildOptions(speaks="stdio"))
     assert_harmless(
-        {**files, "Procfile": f"web: {said} {other}", ".python-version": said}, BuildOptions(installer="project")
+        {**files, "Procfile": f"web: {text} {other}", ".python-version": text}, BuildOptions(installer="project")
     )
-    code = f"from fastmcp import FastMCP\n{said} = FastMCP()\napp = FastAPI()\n{other}"
-    assert_harmless({"requirements.txt": said, "server.py": code, "setup.cfg": f"[options]\n{other}"}, BuildOptions())
-    manifest = json.dumps({"source": {"path": said}, "deployment": {"host": other}})
+    code = f"from fastmcp import FastMCP\n{text} = FastMCP()\napp = FastAPI()\n{other}"
+    assert_harmless({"requirements.txt": text, "server.py": code, "setup.cfg": f"[options]\n{other}"}, BuildOptions())
+    manifest = json.dumps({"source": {"path": text}, "deployment": {"host": other}})
     assert_harmless(
-        {"requirements.txt": "a", "fastmcp.json": manifest, said: "", "smithery.yaml": other}, BuildOptions()
+        {"requirements.txt": "a", "fastmcp.json": manifest, text: "", "smithery.yaml": other}, BuildOptions()
     )
 
 
 @given(HOSTILE, HOSTILE, st.sampled_from(["python", "node", "uv", "x"]), st.sampled_from(["stdio", "http"]))
-def test_whatever_manifests_for_hosts_and_registries_say_becomes_no_word_of_a_shell(said, other, program, kind):
-    function = f"(config) => ({{ command: '{program}', args: ['{said}', \"{other}\"], env: {{ A: config.{said} }} }})"
+def test_whatever_manifests_for_hosts_and_registries_say_becomes_no_word_of_a_shell(text, other, program, kind):
+    function = f"(config) => ({{ command: '{program}', args: ['{text}', \"{other}\"], env: {{ A: config.{text} }} }})"
     start = {"type": kind, "commandFunction": function}
-    argument = {"type": "named", "name": said, "value": other}
+    argument = {"type": "named", "name": text, "value": other}
     package = {"identifier": "x", "transport": {"type": kind}, "packageArguments": [argument]}
-    of = {
-        "python": {"pyproject.toml": PROJECT_X, "x/__init__.py": "", said: ""},
-        "node": {"package.json": json.dumps({"name": "x", "bin": "a.js"}), "a.js": "", said: ""},
+    layouts = {
+        "python": {"pyproject.toml": PROJECT_X, "x/__init__.py": "", text: ""},
+        "node": {"package.json": json.dumps({"name": "x", "bin": "a.js"}), "a.js": "", text: ""},
     }
     for language, registry in (("python", "pypi"), ("node", "npm")):
         for name, content in (
             ("smithery.yaml", {"startCommand": start}),
             ("server.json", {"packages": [package | {"registryType": registry}]}),
         ):
-            files = {name: json.dumps(content), **of[language]}
+            files = {name: json.dumps(content), **layouts[language]}
             assert_harmless(files, BuildOptions(speaks="stdio"))
             assert_harmless(files, BuildOptions())
 
@@ -350,16 +350,16 @@ def test_any_files_of_any_names_end_in_a_dockerfile_of_ours_or_in_shown_sentence
     assert_harmless({**files, "Dockerfile": ""}, BuildOptions(dockerfile=""))
 
 
-def assert_harmless(files, wish):
-    said, recipe = outcome(Layout.from_files(files), wish)
-    assert said.replace("\n", "").isprintable() or not said
-    if recipe is None:
+def assert_harmless(files, options):
+    message, plan = outcome(Layout.from_files(files), options)
+    assert message.replace("\n", "").isprintable() or not message
+    if plan is None:
         return
-    assert_ours(recipe.dockerfile)
-    for line in recipe.dockerfile.splitlines():
+    assert_ours(plan.dockerfile)
+    for line in plan.dockerfile.splitlines():
         assert not re.search(r"\$\(id\)|`id`", line) or line.startswith(("CMD ", "ENV MCP_STDIO_COMMAND=")), line
-    recipe.dockerfile.encode()
-    assert all(inert(sentence).isprintable() for sentence in recipe.decisions)
+    plan.dockerfile.encode()
+    assert all(inert(decision).isprintable() for decision in plan.decisions)
 
 
 @pytest.mark.parametrize(

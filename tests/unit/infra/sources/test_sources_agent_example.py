@@ -12,8 +12,12 @@ AGENTS = Path(__file__).parents[4] / "examples" / "agent"
 @pytest.mark.parametrize("framework", ["adk", "pydantic-ai"])
 def test_an_agent_that_is_copied_is_a_repository_that_needs_no_dockerfile(framework):
     copied = [AGENTS / "main.py", *(AGENTS / framework).glob("*.*")]
-    recipe = plan_build(
+    plan = plan_build(
         Layout.from_files({file.name: file.read_text() for file in copied if file.is_file()}), BuildOptions()
     )
-    assert [one.partition(":")[0] for one in recipe.decisions] == ["Python (`language`)", "uv", "python main.py"]
-    assert 'CMD ["python", "main.py"]' in recipe.dockerfile
+    assert [decision.partition(":")[0] for decision in plan.decisions] == [
+        "Python (`language`)",
+        "uv",
+        "python main.py",
+    ]
+    assert 'CMD ["python", "main.py"]' in plan.dockerfile

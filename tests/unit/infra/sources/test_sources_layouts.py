@@ -25,28 +25,28 @@ def package(**members):
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if not case.refused])
 def test_a_layout_is_built_as_its_people_would(case):
-    recipe = plan_build(case.layout, case.asked)
-    said = "\n".join(recipe.decisions)
-    assert [part for part in case.decided if part not in said] == []
+    plan = plan_build(case.layout, case.asked)
+    decisions = "\n".join(plan.decisions)
+    assert [part for part in case.decided if part not in decisions] == []
     if case.own:
-        assert recipe.dockerfile is None
-        assert recipe.dockerfile_path in case.files
+        assert plan.dockerfile is None
+        assert plan.dockerfile_path in case.files
         return
-    assert [line for line in case.lines if line not in recipe.dockerfile] == []
-    assert [line for line in case.never if line in recipe.dockerfile] == []
-    assert "\nUSER 65532:65532\n" in recipe.dockerfile, "it never runs as root"
-    assert recipe.dockerfile.count("\nFROM ") >= 2, "what builds it is not in the image"
-    assert recipe.dockerfile.startswith("ARG BASE_IMAGE=python:3.13-slim@sha256:")
-    assert all(f"(`{key}`)" in said for key in ("language", "installer", "start")), "each decision names its key"
+    assert [line for line in case.lines if line not in plan.dockerfile] == []
+    assert [line for line in case.never if line in plan.dockerfile] == []
+    assert "\nUSER 65532:65532\n" in plan.dockerfile, "it never runs as root"
+    assert plan.dockerfile.count("\nFROM ") >= 2, "what builds it is not in the image"
+    assert plan.dockerfile.startswith("ARG BASE_IMAGE=python:3.13-slim@sha256:")
+    assert all(f"(`{key}`)" in decisions for key in ("language", "installer", "start")), "each decision names its key"
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in CASES.items() if case.refused])
 def test_what_cannot_be_decided_is_refused_with_the_keys_to_set(case):
     with pytest.raises(BuildPlanError) as refused:
         plan_build(case.layout, case.asked)
-    found = {mistake.key: mistake.message for mistake in refused.value.mistakes}
-    assert found.keys() == case.refused.keys(), found
-    assert all(part in found[key] for key, part in case.refused.items()), found
+    messages = {mistake.key: mistake.message for mistake in refused.value.mistakes}
+    assert messages.keys() == case.refused.keys(), messages
+    assert all(part in messages[key] for key, part in case.refused.items()), messages
 
 
 NAMES = st.sampled_from(
@@ -81,24 +81,24 @@ TEXTS = st.text(max_size=40) | st.sampled_from(
 )
 def test_any_folder_ends_in_a_recipe_or_in_sentences(files, language, installer):
     try:
-        recipe = plan_build(Layout.from_files(files), BuildOptions(language=language, installer=installer or None))
+        plan = plan_build(Layout.from_files(files), BuildOptions(language=language, installer=installer or None))
     except BuildPlanError as refused:
-        said = [mistake.message for mistake in refused.mistakes]
+        texts = [mistake.message for mistake in refused.mistakes]
     else:
-        said = [recipe.dockerfile or recipe.dockerfile_path, *recipe.decisions]
-    assert said
-    assert all(said)
+        texts = [plan.dockerfile or plan.dockerfile_path, *plan.decisions]
+    assert texts
+    assert all(texts)
 
 
 @pytest.mark.parametrize(
-    ("wanted", "version"),
+    ("allowed", "version"),
     [
         (">=18", "24"), ("^22.1.0", "22"), ("20.x", "20"), ("22", "22"), (">=20 <24", "22"), ("18 || 20", "20"),
         ("*", "24"), ("~22.20", "22"), ("<=22", "22"), ("20 - 22", "22"), ("v20", "20"), ("", "24"), (">=22.0.0-rc.1", "24"),
     ],
 )  # fmt: skip
-def test_the_newest_node_that_package_json_allows_is_taken(wanted, version):
-    files = {"i.js": "", "package.json": package(engines={"node": wanted}, main="i.js"), "package-lock.json": "{}"}
+def test_the_newest_node_that_package_json_allows_is_taken(allowed, version):
+    files = {"i.js": "", "package.json": package(engines={"node": allowed}, main="i.js"), "package-lock.json": "{}"}
     assert f"Node.js {version}." in plan_build(Layout.from_files(files), BuildOptions()).decisions[0]
 
 

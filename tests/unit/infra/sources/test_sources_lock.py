@@ -48,7 +48,7 @@ def test_a_lock_is_of_one_package_and_of_what_the_fleet_says_about_its_dependenc
         Lock(StdioSpec(npm="a@1")),
         Lock(StdioSpec(npm="a@1", overrides={"b": "1"})),
     ]
-    assert len({one.folder for one in requests}) == len(requests)
+    assert len({lock.folder for lock in requests}) == len(requests)
     assert Lock(StdioSpec(pypi="a==1", args=["x"], command=["y"], apt=["git"])).folder == Lock(PYPI).folder
 
 
@@ -62,11 +62,11 @@ def test_no_package_names_a_folder_elsewhere(kind, package, base):
 
 
 @pytest.mark.parametrize(
-    ("before", "days", "newest"),
+    ("latest", "days", "newest"),
     [("", 7, "2026-11-23"), ("2026-06-30", 7, "2026-06-30"), ("2026-11-29", 7, "2026-11-23"), ("", 0, "2026-11-30")],
 )
-def test_nothing_is_younger_than_the_age_that_is_wanted_nor_than_the_fleet_allows(before, days, newest):
-    assert Lock(StdioSpec(pypi="a==1", before=before)).newest_date(TODAY, days) == newest
+def test_nothing_is_younger_than_the_age_that_is_wanted_nor_than_the_fleet_allows(latest, days, newest):
+    assert Lock(StdioSpec(pypi="a==1", before=latest)).newest_date(TODAY, days) == newest
 
 
 def test_a_package_of_pypi_is_locked_with_hashes_for_every_platform():
@@ -80,8 +80,8 @@ def test_a_package_of_pypi_is_locked_with_hashes_for_every_platform():
 def test_a_package_of_npm_is_locked_without_running_anything_of_it_and_without_naming_a_registry():
     text = Lock(NPM).dockerfile("2026-11-23")
     (line,) = (line for line in text.splitlines() if "package.json" in line)
-    words = shlex.split(line.removesuffix("\\"))
-    manifest = json.loads(words[words.index("printf") + 2])
+    arguments = shlex.split(line.removesuffix("\\"))
+    manifest = json.loads(arguments[arguments.index("printf") + 2])
     assert manifest == {"private": True, "dependencies": {"@s/a": "1.0.0"}, "overrides": {"zod": "3.25.76"}}
     assert "--package-lock-only --ignore-scripts --omit-lockfile-registry-resolved" in text
     assert "--before=2026-11-23" in text
@@ -132,13 +132,13 @@ def test_without_a_lock_it_is_said_that_there_is_none():
 # --- the fleets of a folder ------------------------------------------------------------------------------------------
 
 
-def fleet(*sources, **said):
+def fleet(*sources, **keys):
     servers = {f"s{number}": {"source": source} for number, source in enumerate(sources)}
-    return {"region": "europe-west1", "servers": servers, **said}
+    return {"region": "europe-west1", "servers": servers, **keys}
 
 
-def stack(root, name, *sources, **said):
-    config = {"config": {"mcpfleet:fleet": fleet(*sources, **said)}}
+def stack(root, name, *sources, **keys):
+    config = {"config": {"mcpfleet:fleet": fleet(*sources, **keys)}}
     (root / f"Pulumi.{name}.yaml").write_text(yaml.safe_dump(config))
 
 
@@ -166,14 +166,14 @@ def test_each_package_of_every_stack_is_named_once(tmp_path):
     stack(tmp_path, "dev", A, {"image": "docker.io/acme/x:1"})
     stack(tmp_path, "prod", A, B, {**A, "build_args": {"BASE_IMAGE": "python:3.12"}}, profile="prod")
     (tmp_path / "Pulumi.other.yaml").write_text("config: {gcp:project: p}")
-    found = find_packages(tmp_path)
-    assert [one.name for one in found] == ["a==1", "b@1.0.0", "a==1"]
-    assert [one.build_args for one in found] == [{}, {}, {"BASE_IMAGE": "python:3.12"}]
-    assert [one.name for one in find_packages(tmp_path, "dev")] == ["a==1"]
-    assert not any(one.is_locked for one in found)
-    found[0].save_lock(made(tmp_path / "made", found[0].lock))
-    assert [one.is_locked for one in find_packages(tmp_path)] == [True, False, False]
-    assert "--exclude-newer 2026-11-23" in found[0].dockerfile(TODAY, 7)
+    packages = find_packages(tmp_path)
+    assert [package.name for package in packages] == ["a==1", "b@1.0.0", "a==1"]
+    assert [package.build_args for package in packages] == [{}, {}, {"BASE_IMAGE": "python:3.12"}]
+    assert [package.name for package in find_packages(tmp_path, "dev")] == ["a==1"]
+    assert not any(package.is_locked for package in packages)
+    packages[0].save_lock(made(tmp_path / "made", packages[0].lock))
+    assert [package.is_locked for package in find_packages(tmp_path)] == [True, False, False]
+    assert "--exclude-newer 2026-11-23" in packages[0].dockerfile(TODAY, 7)
 
 
 def test_a_folder_without_a_fleet_says_where_to_go(tmp_path):

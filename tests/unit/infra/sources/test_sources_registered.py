@@ -51,13 +51,13 @@ def with_package(**changed):
 
 def registry(files):
     """A registry that is a few files; notes what it was asked for."""
-    asked = []
+    requests = []
 
     def ask(address):
-        asked.append(address)
+        requests.append(address)
         return json.dumps(files[address]).encode()
 
-    return ask, asked
+    return ask, requests
 
 
 def stack(root, *, profile="dev", **server):
@@ -116,12 +116,12 @@ def test_a_server_that_is_not_looked_up_says_the_command(tmp_path):
 def test_each_server_is_looked_up_once_and_its_package_can_be_locked(tmp_path):
     stack(tmp_path)
     (tmp_path / "Pulumi.prod.yaml").write_text((tmp_path / "Pulumi.dev.yaml").read_text())
-    ask, asked = registry({ADDRESS: {"server": FILE, "_meta": {}}})
+    ask, requests = registry({ADDRESS: {"server": FILE, "_meta": {}}})
     assert look_up(tmp_path, fetch=ask) == [SERVER]
     assert look_up(tmp_path, fetch=ask) == []
     assert look_up(tmp_path, fetch=ask, renew=True) == [SERVER]
-    assert asked == [ADDRESS, ADDRESS]
-    assert [one.name for one in find_packages(tmp_path)] == ["@acme/weather-mcp@1.2.3"]
+    assert requests == [ADDRESS, ADDRESS]
+    assert [package.name for package in find_packages(tmp_path)] == ["@acme/weather-mcp@1.2.3"]
 
 
 def test_all_servers_that_cannot_be_looked_up_are_named_and_the_others_are_kept(tmp_path):
@@ -138,9 +138,9 @@ def test_all_servers_that_cannot_be_looked_up_are_named_and_the_others_are_kept(
 
     with pytest.raises(PackagesError) as failed:
         look_up(tmp_path, fetch=ask)
-    gone, lost = str(failed.value).splitlines()
-    assert "gone/versions/1.0.0 answers 404" in gone
-    assert "lost/versions/1.0.0 answers 404" in lost
+    not_found, refused = str(failed.value).splitlines()
+    assert "gone/versions/1.0.0 answers 404" in not_found
+    assert "lost/versions/1.0.0 answers 404" in refused
     assert RegistryEntry("https://registry.modelcontextprotocol.io", SERVER).exists(tmp_path)
 
 
@@ -155,7 +155,7 @@ def test_a_fleet_that_was_read_without_its_folder_is_built_all_the_same(kept):
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("change", "message"),
     [
         ({**FILE, "packages": []}, "has no package, so it can't be deployed"),
         ({**FILE, "remotes": [{"type": "sse"}], "packages": None}, "has no package"),
@@ -177,14 +177,14 @@ def test_a_fleet_that_was_read_without_its_folder_is_built_all_the_same(kept):
         ),
     ],
 )
-def test_what_cannot_be_deployed_is_refused_with_what_to_write(said, words):
+def test_what_cannot_be_deployed_is_refused_with_what_to_write(change, message):
     with pytest.raises(BuildPlanError) as refused:
-        read_server_json(said, SERVER, None)
-    assert words in str(refused.value)
+        read_server_json(change, SERVER, None)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         (b"<html>", "is not a valid server.json"),
         (b"[]", "is not a valid server.json"),
@@ -200,15 +200,15 @@ def test_what_cannot_be_deployed_is_refused_with_what_to_write(said, words):
         (json.dumps({"server": {**FILE, "packages": []}}).encode(), "has no package"),
     ],
 )
-def test_an_answer_that_is_no_such_server_is_not_kept(tmp_path, answer, words):
+def test_an_answer_that_is_no_such_server_is_not_kept(tmp_path, answer, message):
     stack(tmp_path)
-    with pytest.raises(PackagesError, match=words):
+    with pytest.raises(PackagesError, match=message):
         look_up(tmp_path, fetch=lambda _: answer)
     assert not (tmp_path / "packages.lock").exists()
 
 
 @pytest.mark.parametrize(
-    ("source", "words"),
+    ("source", "message"),
     [
         ({"registry": "weather"}, "is not a version of a server; write it as io.github.acme/weather@1.2.0"),
         ({"registry": "io.github.acme/weather@latest"}, "is not a version of a server;"),
@@ -217,8 +217,8 @@ def test_an_answer_that_is_no_such_server_is_not_kept(tmp_path, answer, words):
         ({"registry": SERVER, "registry_url": "https://u:p@registry.acme.dev"}, "is not a registry's address"),
     ],
 )
-def test_a_server_is_named_with_its_version_and_a_registry_by_https(source, words):
-    with pytest.raises(FleetError, match=words):
+def test_a_server_is_named_with_its_version_and_a_registry_by_https(source, message):
+    with pytest.raises(FleetError, match=message):
         parse_fleet({"region": "europe-west1", "servers": {"echo": {"source": source}}})
 
 
@@ -240,13 +240,13 @@ JSON = st.recursive(
 def test_whatever_a_registry_answers_is_a_package_or_is_refused(value, key):
     """And nothing of it is more than words of a list and values of variables in the Dockerfile."""
     try:
-        found = read_server_json(with_package(**{key: value}), SERVER, ())
+        server = read_server_json(with_package(**{key: value}), SERVER, ())
     except BuildPlanError:
         return
-    lines = plan_stdio(found.server).dockerfile.splitlines()
+    lines = plan_stdio(server.server).dockerfile.splitlines()
     without = plan_stdio(read_server_json(FILE, SERVER, ()).server).dockerfile.splitlines()
-    known = {line.split(" ")[0] for line in without}
-    assert {line.split(" ")[0] for line in lines} <= known
+    names = {line.split(" ")[0] for line in without}
+    assert {line.split(" ")[0] for line in lines} <= names
 
 
 def test_entries_of_other_registries_are_kept_apart():
@@ -272,7 +272,7 @@ class Endless(httpx2.AsyncByteStream):
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         (httpx2.Response(200, stream=Endless()), "is too large for a server.json"),
         (httpx2.Response(200, headers={"content-encoding": "gzip"}, stream=Endless()), "sends a compressed response"),
@@ -280,8 +280,8 @@ class Endless(httpx2.AsyncByteStream):
         (httpx2.Response(404), "answers 404"),
     ],
 )
-def test_a_registry_that_answers_otherwise_is_one_message(answer, words):
-    with pytest.raises(PackagesError, match=words):
+def test_a_registry_that_answers_otherwise_is_one_message(answer, message):
+    with pytest.raises(PackagesError, match=message):
         packages._fetch("https://registry.example/x", httpx2.MockTransport(lambda _: answer))
 
 

@@ -31,7 +31,7 @@ def test_packages_of_debian_are_installed_as_root_and_the_server_runs_as_nobody(
     dockerfile = plan_stdio(StdioSpec(pypi="a==1", apt=["git"])).dockerfile
     lines = dockerfile.splitlines()
     assert [line for line in lines if line.startswith("USER")] == ["USER 65532:65532"]
-    assert next(at for at, line in enumerate(lines) if "apt-get" in line) < lines.index("USER 65532:65532")
+    assert next(index for index, line in enumerate(lines) if "apt-get" in line) < lines.index("USER 65532:65532")
 
 
 def test_a_command_of_the_users_needs_no_program_to_be_found():
@@ -51,8 +51,8 @@ def test_what_a_package_of_npm_depends_on_is_held_by_overrides_and_a_date():
     dockerfile = plan_stdio(server).dockerfile
     assert ' --before=2026-06-30 -- "a@1.0.0"' in dockerfile
     (line,) = (line for line in dockerfile.splitlines() if "package.json" in line)
-    words = shlex.split(line.removesuffix("\\"))
-    assert json.loads(words[words.index("printf") + 2]) == {"overrides": dict(server.overrides)}
+    arguments = shlex.split(line.removesuffix("\\"))
+    assert json.loads(arguments[arguments.index("printf") + 2]) == {"overrides": dict(server.overrides)}
 
 
 def test_no_installation_script_runs_but_for_those_of_packages_that_the_user_names():
@@ -104,13 +104,13 @@ def test_no_package_name_becomes_a_command(text, kind):
     ],
 )
 def test_the_only_program_is_the_server_or_the_one_that_is_called_as_the_package(tmp_path, programs, name, chosen):
-    found = installed.choose_program({program: tmp_path / program for program in programs}, name)
-    assert found == tmp_path / chosen
+    path = installed.choose_program({program: tmp_path / program for program in programs}, name)
+    assert path == tmp_path / chosen
 
 
-@pytest.mark.parametrize(("programs", "said"), [([], "has no program"), (["b", "c"], "has the programs b, c")])
-def test_otherwise_the_build_stops_with_the_key_to_set(tmp_path, programs, said):
-    with pytest.raises(installed.UndecidedError, match=rf"a {said}.*write stdio: \{{command:"):
+@pytest.mark.parametrize(("programs", "message"), [([], "has no program"), (["b", "c"], "has the programs b, c")])
+def test_otherwise_the_build_stops_with_the_key_to_set(tmp_path, programs, message):
+    with pytest.raises(installed.UndecidedError, match=rf"a {message}.*write stdio: \{{command:"):
         installed.choose_program({program: tmp_path / program for program in programs}, "a")
 
 
@@ -119,8 +119,8 @@ def test_the_programs_of_a_python_package_are_those_of_its_metadata(tmp_path):
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mcp-server-time\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[console_scripts]\nmcp-server-time = a:main\n[other]\nx = y:z\n")
-    found = installed.find_console_scripts(tmp_path, "MCP_Server.Time")
-    assert found == {"mcp-server-time": tmp_path / "bin" / "mcp-server-time"}
+    scripts = installed.find_console_scripts(tmp_path, "MCP_Server.Time")
+    assert scripts == {"mcp-server-time": tmp_path / "bin" / "mcp-server-time"}
     assert installed.find_console_scripts(tmp_path, "other") == {}
 
 

@@ -11,7 +11,7 @@ COMMIT = "c0ffee123"
 
 
 @pytest.mark.parametrize(
-    ("said", "version"),
+    ("description", "version"),
     [
         (f"v1.2.0-0-g{COMMIT}", "1.2.0"),
         (f"v1.2.0-3-g{COMMIT}", f"1.2.1.dev3+g{COMMIT}"),
@@ -24,11 +24,11 @@ COMMIT = "c0ffee123"
         ("fatal: no names found", ""),
     ],
 )
-def test_a_commit_has_the_version_that_setuptools_scm_would_give_it(said, version):
-    assert version_from_description(said) == version
+def test_a_commit_has_the_version_that_setuptools_scm_would_give_it(description, version):
+    assert version_from_description(description) == version
 
 
 @given(st.text(max_size=60), st.integers(0, 10**6))
-def test_whatever_a_tag_is_called_the_version_is_one(tag, since):
-    for version in (version_from_description(f"{tag}-{since}-g{COMMIT}"), version_of(tag, COMMIT)):
+def test_whatever_a_tag_is_called_the_version_is_one(tag, commits):
+    for version in (version_from_description(f"{tag}-{commits}-g{COMMIT}"), version_of(tag, COMMIT)):
         assert not version or str(Version(version)) == version
