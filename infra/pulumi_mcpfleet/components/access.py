@@ -1,4 +1,4 @@
-"""Who may call a service, in the provider's words (its switches, the grants beside it), and what its account may do."""
+"""Access to a service: the service's arguments, the grants to its callers, and the permissions of its account."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ from pulumi_mcpfleet.fleet.roles import role_names
 INVOKER_ROLE: Final = "roles/run.invoker"
 IAP_ROLE: Final = "roles/iap.httpsResourceAccessor"
 
-ACCESS_NOTE: Final = "mcpfleet/access"
-REASON_NOTE: Final = "mcpfleet/public-reason"
-"""Annotations: whoever finds a service that Cloud Run lets everybody call reads there why."""
+ACCESS_ANNOTATION: Final = "mcpfleet/access"
+REASON_ANNOTATION: Final = "mcpfleet/public-reason"
+"""Annotations of a service that Cloud Run lets everyone call; they explain why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,10 +33,10 @@ class GrantTarget:
     """A service to grant access to.
 
     Attributes:
-        server: Its name in the stack (`naming.of_service`).
+        server: The service's name in the stack (`naming.per_service_name`).
         project: The Google Cloud project.
         region: The service's region.
-        service: The service's name, once it exists.
+        service: The service's name, known when the service exists.
     """
 
     server: str
@@ -45,109 +45,112 @@ class GrantTarget:
     service: pulumi.Output[str]
 
 
-def switches(spec: Workload) -> dict[str, Any]:
-    """The arguments of the service that say who and what is let in, and its annotations, which say why."""
-    found: dict[str, Any] = {}
-    notes = dict(spec.annotations)
+def access_arguments(spec: Workload) -> dict[str, Any]:
+    """Return the service's arguments for access and Binary Authorization, with annotations that explain them."""
+    arguments: dict[str, Any] = {}
+    annotations = dict(spec.annotations)
     match spec.access:
         case IamAccess():
             pass
         case IapAccess():
-            found["iap_enabled"] = True
+            arguments["iap_enabled"] = True
         case LoginAccess():
-            found["invoker_iam_disabled"] = True
-            notes[ACCESS_NOTE] = "login"
+            arguments["invoker_iam_disabled"] = True
+            annotations[ACCESS_ANNOTATION] = "login"
         case OauthAccess():
-            # Not by a grant to allUsers, which many organizations forbid: a policy would refuse it half way.
-            found["invoker_iam_disabled"] = True
-            notes[ACCESS_NOTE] = "oauth"
+            # No grant to allUsers: many organizations forbid it, and the update would fail halfway.
+            arguments["invoker_iam_disabled"] = True
+            annotations[ACCESS_ANNOTATION] = "oauth"
         case PublicAccess(public=public):
-            found["invoker_iam_disabled"] = True
-            notes |= {ACCESS_NOTE: "public", REASON_NOTE: public.reason}
-    if notes:
-        found["annotations"] = notes
+            arguments["invoker_iam_disabled"] = True
+            annotations |= {ACCESS_ANNOTATION: "public", REASON_ANNOTATION: public.reason}
+    if annotations:
+        arguments["annotations"] = annotations
     if spec.binary_authorization is not None:
-        by_default = spec.binary_authorization == DEFAULT_POLICY
-        found["binary_authorization"] = {"use_default": True} if by_default else {"policy": spec.binary_authorization}
-    return found
+        is_default = spec.binary_authorization == DEFAULT_POLICY
+        policy = {"use_default": True} if is_default else {"policy": spec.binary_authorization}
+        arguments["binary_authorization"] = policy
+    return arguments
 
 
-def told(access: Access, service: str, regions: Sequence[str], foundation: Foundation) -> dict[str, pulumi.Input[str]]:
-    """What the container finds in its environment about who has checked its callers.
+def access_environment(
+    access: Access, service: str, regions: Sequence[str], foundation: Foundation
+) -> dict[str, pulumi.Input[str]]:
+    """Return environment variables that tell the container how its callers are authenticated.
 
     Args:
-        access: The service's.
+        access: The service's access.
         service: The Cloud Run service's name.
-        regions: Where it is; Identity-Aware Proxy calls it by another name in each.
-        foundation: Knows the project's number.
+        regions: The service's regions; Identity-Aware Proxy has another audience in each.
+        foundation: The foundation, which has the project's number.
     """
-    found: dict[str, pulumi.Input[str]] = {environment.ACCESS: access_kind(access)}
+    variables: dict[str, pulumi.Input[str]] = {environment.ACCESS: access_kind(access)}
     if isinstance(access, IapAccess):
-        found[environment.IAP_AUDIENCE] = foundation.project_number.apply(
+        variables[environment.IAP_AUDIENCE] = foundation.project_number.apply(
             lambda number: ",".join(
                 naming.iap_audience(service, project_number=number, region=region) for region in regions
             )
         )
-    return found
+    return variables
 
 
-def grants(
-    access: Access, guarded: GrantTarget, foundation: Foundation, child: pulumi.ResourceOptions
+def grant_access(
+    access: Access, target: GrantTarget, foundation: Foundation, child: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
-    """Let in whom *access* names, and nobody else. Members, never a binding: that drops the grants it does not list."""
+    """Grant access to the members that *access* names. A binding isn't used, because it removes grants of others."""
     match access:
         case IamAccess(iam=iam):
-            return [_invoker(guarded, member, member, child) for member in iam.invokers]
+            return [_invoker(target, member, member, child) for member in iam.invokers]
         case IapAccess(iap=iap) if foundation.iap_agent is not None:
-            agent = _invoker(guarded, "iap", foundation.iap_agent, child)
-            return [agent, *_iap_members(guarded, iap, child), *_iap_settings(guarded, iap, foundation, child)]
+            agent = _invoker(target, "iap", foundation.iap_agent, child)
+            return [agent, *_iap_members(target, iap, child), *_iap_settings(target, iap, foundation, child)]
         case _:
             return []
 
 
-def admitted(
-    access: Access, guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+def grant_client_access(
+    access: Access, target: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> pulumi.Resource:
-    """Let in one member more, a client of the fleet's, by a grant of this name: at IAP where that is in front."""
+    """Grant access to a client of the fleet, with IAP if the service is behind it; *name* is the grant's name."""
     if isinstance(access, IapAccess):
-        return _iap_member(guarded, name, member, child)
-    return _may_invoke(guarded, name, member, child)
+        return _iap_member(target, name, member, child)
+    return _may_invoke(target, name, member, child)
 
 
 def _invoker(
-    guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+    target: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> gcp.cloudrunv2.ServiceIamMember:
-    grant = naming.grant_name(naming.regional_name(guarded.server, guarded.region), "invoker", name)
-    return _may_invoke(guarded, grant, member, child)
+    grant = naming.grant_name(naming.regional_name(target.server, target.region), "invoker", name)
+    return _may_invoke(target, grant, member, child)
 
 
 def _may_invoke(
-    guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+    target: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> gcp.cloudrunv2.ServiceIamMember:
     return gcp.cloudrunv2.ServiceIamMember(
         name,
-        project=guarded.project,
-        location=guarded.region,
-        name=guarded.service,
+        project=target.project,
+        location=target.region,
+        name=target.service,
         role=INVOKER_ROLE,
         member=member,
         opts=child,
     )
 
 
-def _iap_members(guarded: GrantTarget, iap: Iap, child: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
-    place = naming.regional_name(guarded.server, guarded.region)
-    return [_iap_member(guarded, naming.grant_name(place, "iap", one), one, child) for one in iap.members]
+def _iap_members(target: GrantTarget, iap: Iap, child: pulumi.ResourceOptions) -> Sequence[pulumi.Resource]:
+    server = naming.regional_name(target.server, target.region)
+    return [_iap_member(target, naming.grant_name(server, "iap", member), member, child) for member in iap.members]
 
 
 def _iap_member(
-    guarded: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
+    target: GrantTarget, name: str, member: pulumi.Input[str], child: pulumi.ResourceOptions
 ) -> gcp.iap.WebCloudRunServiceIamMember:
     return gcp.iap.WebCloudRunServiceIamMember(
         name,
-        project=guarded.project,
-        location=guarded.region,
-        cloud_run_service_name=guarded.service,
+        project=target.project,
+        location=target.region,
+        cloud_run_service_name=target.service,
         role=IAP_ROLE,
         member=member,
         opts=child,
@@ -155,7 +158,7 @@ def _iap_member(
 
 
 def _iap_settings(
-    guarded: GrantTarget, iap: Iap, foundation: Foundation, child: pulumi.ResourceOptions
+    target: GrantTarget, iap: Iap, foundation: Foundation, child: pulumi.ResourceOptions
 ) -> Sequence[pulumi.Resource]:
     if iap.oauth_client is None and not iap.programmatic_clients:
         return []
@@ -164,14 +167,14 @@ def _iap_settings(
         oauth["programmatic_clients"] = iap.programmatic_clients
     if iap.oauth_client is not None:
         oauth["client_id"] = iap.oauth_client.client_id
-        oauth["client_secret"] = _client_secret(iap.oauth_client, guarded, foundation, child)
-    # The service's name is waited for: there are no settings of a service that does not exist.
-    resource = pulumi.Output.all(foundation.project_number, guarded.service).apply(
-        lambda known: naming.iap_resource(known[1], project_number=known[0], region=guarded.region)
+        oauth["client_secret"] = _client_secret(iap.oauth_client, target, foundation, child)
+    # Depends on the service's name, because settings need a service that exists.
+    resource = pulumi.Output.all(foundation.project_number, target.service).apply(
+        lambda values: naming.iap_resource(values[1], project_number=values[0], region=target.region)
     )
     return [
         gcp.iap.Settings(
-            naming.regional_name(guarded.server, guarded.region),
+            naming.regional_name(target.server, target.region),
             name=resource,
             access_settings={"oauth_settings": oauth},
             opts=child,
@@ -180,25 +183,25 @@ def _iap_settings(
 
 
 def _client_secret(
-    client: OauthClient, guarded: GrantTarget, foundation: Foundation, child: pulumi.ResourceOptions
+    client: OauthClient, target: GrantTarget, foundation: Foundation, child: pulumi.ResourceOptions
 ) -> pulumi.Output[str]:
-    """The client's secret, read at each run by whoever deploys; it stays a secret in Pulumi's state."""
-    found = gcp.secretmanager.get_secret_version_access_output(
-        project=naming.secret_project(client.secret, guarded.project),
+    """Read the client's secret as the deployer, in each run; it is a secret in Pulumi's state."""
+    version = gcp.secretmanager.get_secret_version_access_output(
+        project=naming.secret_project(client.secret, target.project),
         secret=naming.secret_id(client.secret),
         version=client.version,
         opts=pulumi.InvokeOutputOptions(parent=child.parent, depends_on=foundation.apis),
     )
-    return pulumi.Output.secret(found.secret_data)
+    return pulumi.Output.secret(version.secret_data)
 
 
 _SECRET_ROLE: Final = "roles/secretmanager.secretAccessor"  # noqa: S105 - a role
 _SQL_ROLE: Final = "roles/cloudsql.client"
-_READS_BUCKET: Final = "roles/storage.objectViewer"
-_WRITES_BUCKET: Final = "roles/storage.objectUser"
+_BUCKET_READER_ROLE: Final = "roles/storage.objectViewer"
+_BUCKET_WRITER_ROLE: Final = "roles/storage.objectUser"
 
 
-def rights(
+def grant_permissions(
     name: str,
     spec: Workload,
     *,
@@ -207,15 +210,15 @@ def rights(
     child: pulumi.ResourceOptions,
     also: Sequence[str] = (),
 ) -> list[pulumi.Resource]:
-    """What an identity has to be able to do when its service is made, and nothing else.
+    """Grant a service account the permissions that its service needs, and no others.
 
     Args:
-        name: The server's name, or a client's.
-        spec: Its roles, secrets and buckets.
+        name: The name of the server or client.
+        spec: The configuration, with roles, secrets and buckets.
         project: The Google Cloud project.
-        email: The account's address.
-        child: For each grant.
-        also: Roles besides.
+        email: The service account's email address.
+        child: The options of each grant.
+        also: Further roles on the project.
     """
     sockets = (_SQL_ROLE,) if spec.cloudsql_instances else ()
     roles = tuple(dict.fromkeys((*role_names(spec.roles), *sockets, *also)))
@@ -241,7 +244,7 @@ def _roles(
 def _secrets(
     name: str, spec: Workload, project: str, member: pulumi.Output[str], child: pulumi.ResourceOptions
 ) -> list[pulumi.Resource]:
-    """Read access to each secret, and to no other: Cloud Run refuses a revision that may not read its own."""
+    """Grant read access to each secret: Cloud Run refuses a revision whose account can't read its secrets."""
     return [
         gcp.secretmanager.SecretIamMember(
             naming.grant_name(name, "secret", naming.secret_id(secret)),
@@ -262,7 +265,7 @@ def _buckets(
         gcp.storage.BucketIAMMember(
             naming.grant_name(name, "bucket", bucket),
             bucket=bucket,
-            role=_READS_BUCKET if read_only else _WRITES_BUCKET,
+            role=_BUCKET_READER_ROLE if read_only else _BUCKET_WRITER_ROLE,
             member=member,
             opts=child,
         )

@@ -1,7 +1,7 @@
-"""The image of a server that is built here: out of which folder, by which Dockerfile.
+"""Builds the image of a server from its source.
 
-What a source without a Dockerfile comes to is `pulumi_mcpfleet.sources`' business; the user reads what was found out,
-and which key would decide otherwise.
+`pulumi_mcpfleet.sources` plans the build of a source without a Dockerfile. The plan's decisions are printed, each with
+the key that changes it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,30 +44,30 @@ from pulumi_mcpfleet.sources.stdio import StdioSpec as StdioServer
 from pulumi_mcpfleet.sources.workspaces import workspace_root
 
 CHECKOUTS: Final = ".mcpfleet/sources"
-"""Where git repositories are fetched to, below the folder of Pulumi.yaml; git ignores it."""
+"""The folder for fetched Git repositories, relative to Pulumi.yaml; Git ignores it."""
 
-IN_CLOUD: Final = {"dev.mcpfleet.builder": "cloud-build"}
-"""A label by which the two builders never make the same digest of one source. Where a server's builder changes, the old
-builder's image is deleted after the new one is deployed, and a registry deletes by digest."""
+CLOUD_BUILD_LABELS: Final = {"dev.mcpfleet.builder": "cloud-build"}
+"""A label that makes the digests of the two builders differ for the same source. If a server's builder changes, the old
+image is deleted by its digest after the new one is deployed."""
 
-Built = Build | Folder | Git | Stdio | Registered
+BuiltSource = Build | Folder | Git | Stdio | Registered
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What the builder is told.
+class _BuildInputs:
+    """The inputs of a build.
 
     Attributes:
-        context: The folder that it gets, as seen from Pulumi.yaml: an absolute path would differ between two people's
-            checkouts, and each of them would rebuild what the other has deployed.
-        inline: The text of a Dockerfile that was made; empty: the folder has one.
-        location: Where in the folder that one is; empty: the builder looks for `Dockerfile` itself.
-        is_staged: Whether the Dockerfile is outside of the context, and `location` is seen from Pulumi.yaml.
+        context: The folder to build, relative to Pulumi.yaml: an absolute path would differ between two checkouts, and
+            each update from the other checkout would rebuild the image.
+        inline: The text of a generated Dockerfile; empty if the source has its own.
+        location: The path of that Dockerfile in *context*; empty for the builder's default, `Dockerfile`.
+        is_staged: True if that Dockerfile is outside *context*; then `location` is relative to Pulumi.yaml.
         labels: Labels of the image.
-        args: Arguments in place of the image's CMD.
-        decided: What was found out.
-        reads: Variables that the source is known to read.
-        shares: State that its callers share.
+        args: Arguments that replace the image's CMD.
+        decisions: The decisions of the build plan, for the user.
+        reads: Environment variables that the source reads.
+        shares: State that all callers share.
     """
 
     context: str
@@ -76,51 +76,56 @@ class _Plan:
     is_staged: bool = False
     labels: Mapping[str, str] = field(default_factory=dict[str, str])
     args: Sequence[str] = ()
-    decided: Sequence[str] = ()
+    decisions: Sequence[str] = ()
     reads: frozenset[str] = frozenset()
     shares: str = ""
 
 
-def built_image(
+def build_image(
     name: str,
-    source: Built,
+    source: BuiltSource,
     *,
     project: str,
     foundation: Foundation,
     parent: pulumi.Resource,
     section: str = "servers",
 ) -> Image:
-    """Build and push the image of the server *name*, and give it by its digest.
+    """Build and push the image of the server *name*, and return it with its digest.
 
     Args:
         name: The server's name.
-        source: Where it comes from.
-        project: The project that a git token's secret is in.
-        foundation: Has the registry.
-        parent: The server, or client.
-        section: Where in the fleet it stands.
+        source: The server's source.
+        project: The project of a Git token's secret.
+        foundation: The foundation, which has the image repository.
+        parent: The server or client.
+        section: The fleet's key above the server or client.
 
     Raises:
-        pulumi.RunError: The source can't be built; the text has one line for each mistake, under its path.
+        pulumi.RunError: The source can't be built; the text has one line for each mistake, with its path.
     """
     try:
-        plan = _plan(source, name, project, foundation.root, parent)
+        plan = _prepare(source, name, project, foundation.root, parent)
         if not builds_in_cloud(source):  # Cloud Build's archives never have the folder
             plan = _without_state_folder(plan, name, foundation.root)
-        secrets = _secrets(source, project, parent)
+        secrets = _read_build_secrets(source, project, parent)
     except BuildPlanError as error:
         path = f"fleet.{section}.{name}.source"
-        lines = [f"{path}.{one.key}: {one.message}" if one.key else f"{path}: {one.message}" for one in error.mistakes]
+        lines = [
+            f"{path}.{mistake.key}: {mistake.message}" if mistake.key else f"{path}: {mistake.message}"
+            for mistake in error.mistakes
+        ]
         raise pulumi.RunError("\n".join(lines)) from None
-    for sentence in plan.decided:
-        pulumi.info(f"{name}: {inert(sentence)}", parent)
+    for decision in plan.decisions:
+        pulumi.info(f"{name}: {inert(decision)}", parent)
     if foundation.registry_uri is None or foundation.registry_login is None:
-        raise pulumi.RunError(f"{name}: its foundation keeps no images, and its source is built")
+        raise pulumi.RunError(f"{name}: its source needs a build, but its foundation has no image repository")
     repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
     if builds_in_cloud(source):
-        digest = _in_cloud(name, plan, source.build_args, _target(source), repository, foundation, parent)
+        digest = _build_with_cloud_build(name, plan, source.build_args, _target(source), repository, foundation, parent)
     else:
-        digest = _by_docker(name, plan, source.build_args, _target(source), repository, foundation, parent, secrets)
+        digest = _build_with_docker(
+            name, plan, source.build_args, _target(source), repository, foundation, parent, secrets
+        )
     return Image(pulumi.Output.concat(repository, "@", digest), plan.args, plan.reads, plan.shares)
 
 
@@ -132,22 +137,22 @@ def login_image(server: str, source: Source, foundation: Foundation, parent: pul
     name = naming.login_name(server)
     context = f"{CHECKOUTS}/login-{server}"  # its own: another server's build may still read it
     stage_login(foundation.root / context)
-    plan = _Plan(context=context, inline=login_dockerfile())
+    plan = _BuildInputs(context=context, inline=login_dockerfile())
     if foundation.registry_uri is None:
         raise pulumi.RunError(f"{server}: its foundation keeps no images, and access: login builds one")
     repository = foundation.registry_uri.apply(lambda uri: naming.image_repository(uri, name))
     own: Mapping[str, str] = {} if isinstance(source, ExistingImage) else source.build_args
     build_args = {arg: value for arg, value in own.items() if arg == "BASE_IMAGE"}
     if not isinstance(source, ExistingImage) and builds_in_cloud(source):
-        digest = _in_cloud(name, plan, build_args, "", repository, foundation, parent)
+        digest = _build_with_cloud_build(name, plan, build_args, "", repository, foundation, parent)
     else:
-        digest = _by_docker(name, plan, build_args, "", repository, foundation, parent, {})
+        digest = _build_with_docker(name, plan, build_args, "", repository, foundation, parent, {})
     return pulumi.Output.concat(repository, "@", digest)
 
 
-def _by_docker(
+def _build_with_docker(
     name: str,
-    plan: _Plan,
+    plan: _BuildInputs,
     build_args: Mapping[str, str],
     target: str,
     repository: pulumi.Output[str],
@@ -171,20 +176,20 @@ def _by_docker(
         labels=plan.labels or None,
         platforms=None if platform == "native" else [docker_build.Platform(platform)],
         push=True,
-        # The tag shows people the newest version; nothing is deployed by it.
+        # The tag is for people; deployments use the digest.
         tags=[pulumi.Output.concat(repository, ":latest")],
         registries=login and [{"address": login.host, "username": login.username, "password": login.password}],
-        # The builder's own cache is used. None is kept in the registry: it would change the image's digest
-        # with the builder that made it.
-        build_on_preview=False,  # a preview needs no Docker, no registry and no time
+        # Only the builder's own cache is used: with a cache in the registry, the image's digest would depend on the
+        # builder.
+        build_on_preview=False,  # so a preview needs neither Docker nor a registry
         opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True),
     )
     return image.digest
 
 
-def _in_cloud(
+def _build_with_cloud_build(
     name: str,
-    plan: _Plan,
+    plan: _BuildInputs,
     build_args: Mapping[str, str],
     target: str,
     repository: pulumi.Output[str],
@@ -206,21 +211,23 @@ def _in_cloud(
         dockerfile=plan.location or "Dockerfile",
         inline=plan.inline,
         build_args=build_args,
-        labels={**plan.labels, **IN_CLOUD},
+        labels={**plan.labels, **CLOUD_BUILD_LABELS},
         target=target,
         opts=pulumi.ResourceOptions(parent=parent, delete_before_replace=True, depends_on=builder.grants),
     )
     return image.digest
 
 
-def _secrets(source: Built, project: str, parent: pulumi.Resource) -> dict[str, pulumi.Output[str]]:
-    """What the build finds in its variables, read when the program runs."""
+def _read_build_secrets(source: BuiltSource, project: str, parent: pulumi.Resource) -> dict[str, pulumi.Output[str]]:
+    """Read the secrets of the build."""
     if not isinstance(source, Folder | Git):
         return {}
-    return {name: pulumi.Output.secret(_read(ref, project, parent)) for name, ref in source.build_secrets.items()}
+    return {
+        name: pulumi.Output.secret(_read_secret(ref, project, parent)) for name, ref in source.build_secrets.items()
+    }
 
 
-def _read(ref: SecretRef, project: str, parent: pulumi.Resource) -> str:
+def _read_secret(ref: SecretRef, project: str, parent: pulumi.Resource) -> str:
     return gcp.secretmanager.get_secret_version_access(
         secret=naming.secret_id(ref.secret),
         project=naming.secret_project(ref.secret, project),
@@ -229,32 +236,32 @@ def _read(ref: SecretRef, project: str, parent: pulumi.Resource) -> str:
     ).secret_data
 
 
-def _target(source: Built) -> str:
-    """The stage of the Dockerfile that is the image; empty: the last."""
+def _target(source: BuiltSource) -> str:
+    """Return the stage of the Dockerfile to build; empty for the last."""
     return "" if isinstance(source, Stdio | Registered) else source.target
 
 
-def _plan(source: Built, name: str, project: str, root: Path, parent: pulumi.Resource) -> _Plan:
+def _prepare(source: BuiltSource, name: str, project: str, root: Path, parent: pulumi.Resource) -> _BuildInputs:
     match source:
         case Build(build=folder):
-            _own(folder, root)
+            _check_folder(folder, root)
             if not (root / folder).is_dir():
-                return _Plan(context=folder, args=source.args)
+                return _BuildInputs(context=folder, args=source.args)
             layout = Layout.read(root / folder)
             layout.refuse_unsafe("Dockerfile", "Dockerfile.dockerignore", *IGNORE_FILES)
-            return _Plan(context=folder, args=source.args, reads=find_variables(layout))
+            return _BuildInputs(context=folder, args=source.args, reads=find_variables(layout))
         case Folder(folder=folder):
-            _own(folder, root)
-            return _made(_bridged(source, folder, name, root), source.build_plan(root))
+            _check_folder(folder, root)
+            return _from_plan(_build_folder(source, folder, name, root), source.build_plan(root))
         case Git():
-            return _fetched(source, name, project, root, parent)
+            return _prepare_git(source, name, project, root, parent)
         case Stdio():
-            return _packaged(source.spec, source.build_args, name, root)
+            return _prepare_stdio(source.spec, source.build_args, name, root)
         case Registered():
-            return _plan(_looked_up(source, root), name, project, root, parent)
+            return _prepare(_resolve_registered(source, root), name, project, root, parent)
 
 
-def _without_state_folder(plan: _Plan, name: str, root: Path) -> _Plan:
+def _without_state_folder(plan: _BuildInputs, name: str, root: Path) -> _BuildInputs:
     """Keep the folder `.mcpfleet` out of the context: it has a local cloud's keys, and each deployment changes it.
 
     Raises:
@@ -272,61 +279,64 @@ def _without_state_folder(plan: _Plan, name: str, root: Path) -> _Plan:
     return replace(plan, inline="", location=staged, is_staged=True)
 
 
-def _looked_up(source: Registered, root: Path) -> Stdio:
-    """For a fleet that was read without its folder."""
+def _resolve_registered(source: Registered, root: Path) -> Stdio:
+    """Find the package of a registered server, for a fleet that was parsed without its root folder."""
     try:
         return source.resolve(root)
     except ValueError as error:
         raise BuildPlanError.of("registry", str(error)) from None
 
 
-def _packaged(server: StdioServer, build_args: Mapping[str, str], name: str, root: Path) -> _Plan:
+def _prepare_stdio(server: StdioServer, build_args: Mapping[str, str], name: str, root: Path) -> _BuildInputs:
     files = lock_for(server, build_args).read(root)
-    recipe = plan_stdio(server, files, read_newest_date(files))
+    build_plan = plan_stdio(server, files, read_newest_date(files))
     context = f"{CHECKOUTS}/bridge-{name}"
     stage_bridge(root / context)
     for file, content in files.items():
         (root / context / LOCK_FOLDER).mkdir(exist_ok=True)
         (root / context / LOCK_FOLDER / file).write_bytes(content)
-    return _made(context, recipe)
+    return _from_plan(context, build_plan)
 
 
-def _own(folder: str, root: Path) -> None:
-    """Refuse a folder that has become a link to elsewhere since the config was read."""
-    if why := folder_problem(root, folder):
-        raise BuildPlanError.of("", why)
+def _check_folder(folder: str, root: Path) -> None:
+    """Refuse a folder that has become a link to elsewhere since the config was parsed."""
+    if problem := folder_problem(root, folder):
+        raise BuildPlanError.of("", problem)
 
 
-def _fetched(source: Git, name: str, project: str, root: Path, parent: pulumi.Resource) -> _Plan:
+def _prepare_git(source: Git, name: str, project: str, root: Path, parent: pulumi.Resource) -> _BuildInputs:
     git = source.git
     token = None
     if git.token is not None:
-        # Read when the program runs and given to git alone: it is no input of any resource, so no state has it.
-        token = _read(git.token, project, parent)
-    found = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules, lfs=git.lfs == "pull")
-    inner = find_folder(found.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
-    place = found.folder / (
-        within := inner.relative_to(found.folder.resolve())
-    )  # without links, as seen from Pulumi.yaml
+        # Only git gets the token: it is no input of a resource, so it is not in the state.
+        token = _read_secret(git.token, project, parent)
+    repository = checkout(git.url, git.ref, root / CHECKOUTS, token, submodules=git.submodules, lfs=git.lfs == "pull")
+    inner = find_folder(repository.folder, git.dir, "git.dir", f"{git.url} at {git.ref}")
+    subfolder = inner.relative_to(repository.folder.resolve())
+    folder = repository.folder / subfolder  # has no links, unlike git.dir
     if git.lfs != "pointers":
-        refuse_pointers(place, "git.lfs", "write lfs: pull, to fetch them with git-lfs")
-    wish = replace(source.build_options, version=version_of(git.ref, found.commit))
-    if (top := workspace_root(found.folder, within.as_posix())) is not None:
-        # What a workspace's member is installed from is at its top.
-        place, wish = found.folder / top, replace(wish, package=within.relative_to(top).as_posix())
-    recipe = plan_build(Layout.read(place), wish)
-    labels = {"org.opencontainers.image.revision": found.commit, "org.opencontainers.image.source": git.url}
-    context = _bridged(source, place.relative_to(root).as_posix(), name, root)
-    return _made(
+        refuse_pointers(folder, "git.lfs", "write lfs: pull, to fetch them with git-lfs")
+    options = replace(source.build_options, version=version_of(git.ref, repository.commit))
+    if (top := workspace_root(repository.folder, subfolder.as_posix())) is not None:
+        # A member of a workspace is installed from the workspace's top.
+        folder = repository.folder / top
+        options = replace(options, package=subfolder.relative_to(top).as_posix())
+    build_plan = plan_build(Layout.read(folder), options)
+    labels = {"org.opencontainers.image.revision": repository.commit, "org.opencontainers.image.source": git.url}
+    context = _build_folder(source, folder.relative_to(root).as_posix(), name, root)
+    return _from_plan(
         context,
-        recipe,
+        build_plan,
         labels,
-        [f"{git.url}: {found.ref_description} {found.commit}", *(f"{git.url}: {note}" for note in found.notes)],
+        [
+            f"{git.url}: {repository.ref_description} {repository.commit}",
+            *(f"{git.url}: {note}" for note in repository.notes),
+        ],
     )
 
 
-def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:
-    """The folder that the builder gets: the source's, or a copy of it with the bridge."""
+def _build_folder(source: Folder | Git, folder: str, name: str, root: Path) -> str:
+    """Return the folder to build: the source's own, or a copy with the bridge."""
     if not is_bridged(source):
         return folder
     copy = f"{CHECKOUTS}/with-bridge-{name}"
@@ -334,16 +344,16 @@ def _bridged(source: Folder | Git, folder: str, name: str, root: Path) -> str:
     return copy
 
 
-def _made(
-    context: str, recipe: BuildPlan, labels: Mapping[str, str] | None = None, decided: Sequence[str] = ()
-) -> _Plan:
-    return _Plan(
+def _from_plan(
+    context: str, build_plan: BuildPlan, labels: Mapping[str, str] | None = None, decisions: Sequence[str] = ()
+) -> _BuildInputs:
+    return _BuildInputs(
         context=context,
-        inline=recipe.dockerfile or "",
-        location=recipe.dockerfile_path,
+        inline=build_plan.dockerfile or "",
+        location=build_plan.dockerfile_path,
         labels=labels or {},
-        args=recipe.args,
-        decided=[*decided, *recipe.decisions],
-        reads=recipe.variables,
-        shares=recipe.shared_state,
+        args=build_plan.args,
+        decisions=[*decisions, *build_plan.decisions],
+        reads=build_plan.variables,
+        shares=build_plan.shared_state,
     )

@@ -14,12 +14,19 @@ import pulumi_gcp as gcp
 
 from pulumi_mcpfleet import environment, naming
 from pulumi_mcpfleet.components import template
-from pulumi_mcpfleet.components.access import GrantTarget, admitted, grants, rights, switches, told
+from pulumi_mcpfleet.components.access import (
+    GrantTarget,
+    access_arguments,
+    access_environment,
+    grant_access,
+    grant_client_access,
+    grant_permissions,
+)
 from pulumi_mcpfleet.components.arguments import McpClientArgs
 from pulumi_mcpfleet.components.deferred import Deferred
 from pulumi_mcpfleet.components.foundation import Foundation, standalone_foundation
-from pulumi_mcpfleet.components.image import built_image
-from pulumi_mcpfleet.components.mcp_server import McpServer, pulled
+from pulumi_mcpfleet.components.image import build_image
+from pulumi_mcpfleet.components.mcp_server import McpServer, pullable_image
 from pulumi_mcpfleet.components.service_mesh import ServiceMesh
 from pulumi_mcpfleet.components.standalone import read_client
 from pulumi_mcpfleet.fleet import Client, ExistingImage, IapAccess, PublicAccess, Server
@@ -112,7 +119,7 @@ class McpClient(pulumi.ComponentResource):
         self._child = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
 
         self.account = self._create_account()
-        permissions = rights(
+        permissions = grant_permissions(
             name,
             args.spec,
             project=args.project,
@@ -124,7 +131,7 @@ class McpClient(pulumi.ComponentResource):
             permissions += self._grant_calls()
         service = self._create_service(permissions)
         target = GrantTarget(server=self._resource_name, project=args.project, region=args.region, service=service.name)
-        callers = grants(args.spec.access, target, args.foundation, self._child)
+        callers = grant_access(args.spec.access, target, args.foundation, self._child)
 
         self.service = service.name
         self.url = pulumi.Output.all(service.uri, *(grant.urn for grant in (*callers, *permissions))).apply(
@@ -147,7 +154,7 @@ class McpClient(pulumi.ComponentResource):
         """Grant the client access to each server that it calls, with IAM or IAP. A public server needs no grant."""
         member = self.account.apply(naming.account_member)
         return [
-            admitted(
+            grant_client_access(
                 server.spec.access,
                 GrantTarget(server=called, project=self._args.project, region=region, service=service),
                 naming.grant_name(
@@ -181,7 +188,7 @@ class McpClient(pulumi.ComponentResource):
             launch_stage="BETA" if self._mesh is not None or spec.needs_beta else "GA",
             template=revision,
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, depends_on=[*permissions]),
-            **switches(spec),
+            **access_arguments(spec),
         )
 
     def _containers(self) -> list["Container"]:
@@ -195,7 +202,7 @@ class McpClient(pulumi.ComponentResource):
             case "service":
                 servers = _remote_servers(self._servers)
         env = {environment.PROJECT: self._args.project, **spec.env, SERVERS: servers}
-        env |= told(spec.access, self._service_name, [self._args.region], self._args.foundation)
+        env |= access_environment(spec.access, self._service_name, [self._args.region], self._args.foundation)
         main = template.main_container(spec, self._image(), template.variables(env, spec.secrets))
         if spec.topology != "sidecar":
             return [main]
@@ -207,9 +214,9 @@ class McpClient(pulumi.ComponentResource):
     def _image(self) -> template.Image:
         match self._spec.source:
             case ExistingImage(image=image, args=args):
-                return template.Image(pulled(image, self._args.foundation), args)
+                return template.Image(pullable_image(image, self._args.foundation), args)
             case source:
-                return built_image(
+                return build_image(
                     self._name,
                     source,
                     project=self._args.project,

@@ -151,7 +151,7 @@ def test_profile_prod_wants_the_lock_of_a_registered_servers_package(kept):
 
 def test_a_fleet_that_was_read_without_its_folder_is_built_all_the_same(kept):
     source = parse_fleet(stack(kept, **GIVEN)).servers["weather"].source
-    assert '"@acme/weather-mcp@1.2.3"' in image._plan(source, "weather", "p", kept, None).inline
+    assert '"@acme/weather-mcp@1.2.3"' in image._prepare(source, "weather", "p", kept, None).inline
 
 
 @pytest.mark.parametrize(
