@@ -19,8 +19,10 @@ __all__ = [
     "check_file",
     "check_files",
     "check_project",
+    "config_file_name",
     "find_build_provider_problem",
     "plan_server",
+    "read_config",
     "read_location",
 ]
 
@@ -209,15 +211,33 @@ def read_location(root: Path, stack: str) -> StackLocation:
     Raises:
         ProjectError: There is no such stack, or its config file names no project.
     """
+    values, file_name = read_config(root, stack), config_file_name(stack)
+    project, universe = values.get(_PROJECT), values.get(_UNIVERSE, _GOOGLE_UNIVERSE)
+    if not isinstance(project, str) or not project:
+        raise ProjectError(f"{file_name}: {_PROJECT}: missing; add the id of a Google Cloud project under config.")
+    if not isinstance(universe, str):
+        raise ProjectError(f"{file_name}: {_UNIVERSE}: is not a text; write the universe's domain.")
+    labels = _as_mapping(_as_mapping(values.get(_FLEET)).get("labels"))
+    return StackLocation(project, universe, {str(key): str(value) for key, value in labels.items()})
+
+
+def read_config(root: Path, stack: str) -> dict[Any, Any]:
+    """Read the config of a stack: the values of its file, over those that Pulumi.yaml gives all stacks.
+
+    Args:
+        root: The folder of Pulumi.yaml.
+        stack: The stack's name.
+
+    Raises:
+        ProjectError: There is no such stack, or a file can't be read.
+    """
     if not (root / "Pulumi.yaml").is_file():
         raise ProjectError(f"There is no Pulumi.yaml in {root}. Run this in the folder that has it, or give --cwd.")
-    # The file of a stack has the last part of its name, without the organization and the project.
-    name = stack.rpartition("/")[2]
     files = {file.name: file for file in root.glob("Pulumi.*.yaml")}
-    file = files.get(f"Pulumi.{name}.yaml")
+    file = files.get(config_file_name(stack))
     if file is None:
         raise ProjectError(
-            f"There is no Pulumi.{name}.yaml in {root}; there are: {', '.join(sorted(files)) or 'none'}."
+            f"There is no {config_file_name(stack)} in {root}; there are: {', '.join(sorted(files)) or 'none'}."
         )
     values: dict[Any, Any] = {}
     for source in (root / "Pulumi.yaml", file):
@@ -226,13 +246,12 @@ def read_location(root: Path, stack: str) -> StackLocation:
         except _FileError as error:
             raise ProjectError(f"{source.name}: {error}.") from None
         values |= _as_mapping(config) if source == file else _shared_values(config)
-    project, universe = values.get(_PROJECT), values.get(_UNIVERSE, _GOOGLE_UNIVERSE)
-    if not isinstance(project, str) or not project:
-        raise ProjectError(f"{file.name}: {_PROJECT}: missing; add the id of a Google Cloud project under config.")
-    if not isinstance(universe, str):
-        raise ProjectError(f"{file.name}: {_UNIVERSE}: is not a text; write the universe's domain.")
-    labels = _as_mapping(_as_mapping(values.get(_FLEET)).get("labels"))
-    return StackLocation(project, universe, {str(key): str(value) for key, value in labels.items()})
+    return values
+
+
+def config_file_name(stack: str) -> str:
+    """The name of a stack's config file: with the last part of the stack's name, without organization and project."""
+    return f"Pulumi.{stack.rpartition('/')[2]}.yaml"
 
 
 def _as_mapping(value: Any) -> dict[Any, Any]:

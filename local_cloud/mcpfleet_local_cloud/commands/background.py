@@ -43,12 +43,14 @@ class CloudFolder:
         state: The folder with all state of the local cloud and of its stack.
         port: The control plane's port on loopback.
         stack: The Pulumi stack that is, or will be, deployed there.
+        config: The folder with Pulumi.yaml and the stack's config file. Default: *root*.
     """
 
     root: Path
     state: Path
     port: int = DEFAULT_PORT
     stack: str = DEFAULT_STACK
+    config: Path | None = None
 
     @cached_property
     def project(self) -> str:

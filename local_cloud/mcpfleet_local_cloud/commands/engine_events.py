@@ -1,7 +1,7 @@
 """Collects the events of the Pulumi engine: shows progress, and keeps errors, changes and messages."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from pulumi.automation import EngineEvent, OpType
@@ -34,6 +34,7 @@ class EventCollector:
         changes: The number of resources by operation: create, update, replace, delete, same.
         changed_urns: The URNs of the resources that were changed.
         messages: The program's own messages about its servers, such as how it builds them.
+        planned: One line for each resource that changes: its operation, its name and its changed properties.
     """
 
     def __init__(self, step: Step, *, planning: bool = False) -> None:
@@ -45,6 +46,7 @@ class EventCollector:
         self.changes: dict[str, int] = {}
         self.changed_urns: list[str] = []
         self.messages: list[str] = []
+        self.planned: list[str] = []
 
     def for_refresh(self) -> Callable[[EngineEvent], None]:
         """Return a collector for a refresh before the run. It shares the errors; its changes are not the run's."""
@@ -55,7 +57,7 @@ class EventCollector:
     def __call__(self, event: EngineEvent) -> None:
         """Add one event."""
         if (started := event.resource_pre_event) is not None:
-            self._start(started.metadata.op, started.metadata.urn)
+            self._start(started.metadata.op, started.metadata.urn, started.metadata.diffs or ())
         elif (finished := event.res_outputs_event) is not None:
             self._finish(finished.metadata.urn)
         elif (failed := event.res_op_failed_event) is not None:
@@ -81,11 +83,14 @@ class EventCollector:
         elif (summary := event.summary_event) is not None:
             self.changes = {_op_name(op): count for op, count in summary.resource_changes.items()}
 
-    def _start(self, op: OpType, urn: str) -> None:
+    def _start(self, op: OpType, urn: str, properties: Iterable[str]) -> None:
         name = _op_name(op)
         if name in {"same", "read", "refresh"}:
             return
         self.changed_urns.append(urn)
+        if not _COMPONENT.search(urn):
+            changed = ", ".join(properties)
+            self.planned.append(f"{name} {shorten_urn(urn)}" + (f" ({changed})" if changed else ""))
         if not (self._planning or _COMPONENT.search(urn)):  # a component is in progress as long as its resources are
             self._in_progress[urn] = f"{_PROGRESS_VERBS.get(name, name)} {shorten_urn(urn).rpartition(':')[2]}"
             self._step.progress("; ".join(self._in_progress.values()))

@@ -49,12 +49,14 @@ class UpdateResult:
         changed_urns: The URNs of the resources that were changed.
         outputs: The stack's outputs.
         messages: The program's own messages about its servers.
+        planned: Of a preview: one line for each resource that would change, with its operation and changed properties.
     """
 
     changes: dict[str, int]
     changed_urns: list[str]
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     messages: list[str] = field(default_factory=list[str])
+    planned: list[str] = field(default_factory=list[str])
 
     def __str__(self) -> str:
         parts = [f"{self.changes[key]} {verb}" for key, verb in _PAST_TENSE.items() if self.changes.get(key)]
@@ -74,7 +76,11 @@ class ExportableStack(Protocol):
 
 
 class PulumiStack:
-    """One stack of the project in *folder*."""
+    """One stack of the project in *folder*.
+
+    Attributes:
+        command: The command that a failed deployment tells the user to run again. Default: `PROGRAM` with its command.
+    """
 
     def __init__(self, folder: CloudFolder, pulumi: Path, environment: Mapping[str, str]) -> None:
         self._folder = folder
@@ -84,6 +90,7 @@ class PulumiStack:
         self._state = folder.state / "pulumi"
         self._lock = StackLock(self._state / ".pulumi", folder.project, folder.stack)
         self._stack: automation.Stack | None = None
+        self.command: str | None = None
 
     def up(self, step: Step) -> UpdateResult:
         """Deploy the program.
@@ -110,7 +117,7 @@ class PulumiStack:
         """
         events = EventCollector(step, planning=True)
         self._run(events, step, "up", lambda stack: stack.preview(on_event=events, color="never"))
-        return UpdateResult(events.changes, events.changed_urns)
+        return UpdateResult(events.changes, events.changed_urns, planned=events.planned)
 
     def destroy(self, step: Step) -> UpdateResult:
         """Delete every resource of the stack, then the stack.
@@ -127,6 +134,12 @@ class PulumiStack:
         self._run(events, step, "down", run)
         self._stack = None
         return UpdateResult(events.changes, events.changed_urns)
+
+    def remove_state(self) -> None:
+        """Remove the stack's state, without its resources; the next run begins with an empty one."""
+        state_file(self._folder).unlink(missing_ok=True)
+        (self._state / "unfinished").unlink(missing_ok=True)
+        self._stack = None
 
     def exists(self) -> bool:
         """Return whether the stack has a state."""
@@ -172,7 +185,7 @@ class PulumiStack:
         if self._stack is None:
             self._state.mkdir(parents=True, exist_ok=True)
             options = automation.LocalWorkspaceOptions(
-                work_dir=str(self._folder.root),
+                work_dir=str(self._folder.config or self._folder.root),
                 # The provider in infra/pulumi_mcpfleet/cloud_build/ runs in this Python, too.
                 env_vars={**self._environment, "MCPFLEET_PYTHON": sys.executable},
                 pulumi_command=automation.PulumiCommand(root=str(_cli_root(self._pulumi, self._folder))),
@@ -197,7 +210,7 @@ class PulumiStack:
             traceback_hint = f" (the program's traceback is in {log})"
         return UpdateError(
             "\n".join(events.errors) or extract_error(message),
-            f"correct the cause{traceback_hint}, then run {PROGRAM} {command} again.",
+            f"correct the cause{traceback_hint}, then run {self.command or f'{PROGRAM} {command}'} again.",
         )
 
 

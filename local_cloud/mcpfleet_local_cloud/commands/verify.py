@@ -48,6 +48,7 @@ def verify(
     clients: Mapping[str, Mapping[str, Any]] | None = None,
     call: tuple[str, tuple[str, Mapping[str, Any]]] | None = None,
     seconds: float | None = None,
+    next_step: str = f"read the log of a service with {PROGRAM} logs NAME.",
 ) -> None:
     """Check every server and client concurrently, and print each failure at once.
 
@@ -58,6 +59,7 @@ def verify(
         clients: The stack's output `clients`.
         call: The server, tool and arguments of a tool to call. Default: only tools that declare themselves read-only.
         seconds: The time limit of one check. None: the default of `mcpfleet verify`.
+        next_step: The next step after failed checks.
 
     Raises:
         SetupError: Checks failed; the message lists each of them.
@@ -83,7 +85,7 @@ def verify(
         if failed:
             raise SetupError(
                 "These checks of the deployed services failed:\n  " + "\n  ".join(failed),
-                f"read the log of a service with {PROGRAM} logs NAME.",
+                next_step,
             )
         scope = f"{len(deployed_servers)} server{'s'[: len(deployed_servers) - 1]}" + (
             f" and {len(deployed_clients)} client{'s'[: len(deployed_clients) - 1]}" if deployed_clients else ""

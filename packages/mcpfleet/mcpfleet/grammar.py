@@ -102,7 +102,8 @@ _FIELDS: Final[Mapping[str, Callable[[object], Problem]]] = {
     "mcp_url": check_url,
     "service_url": check_url,
     "url": check_url,
-    "urls": _map_of(check_url, _REGION),
+    # A service without its default URL (`default_url: false`) has an empty one.
+    "urls": _map_of(lambda url: None if url == "" else check_url(url), _REGION),
     "audience": _AUDIENCE,
     "program_audience": _AUDIENCE,
     "health_path": _matches(PATH, "is not a path of a URL"),

@@ -1,4 +1,4 @@
-"""The commands of a user's project: `mcpfleet init`, `check`, `local` and `secrets`."""
+"""The commands of a user's project: `mcpfleet init`, `check`, `local`, `rehearse` and `secrets`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def add_project_commands(app: typer.Typer) -> None:
     # Whatever follows is the business of the other distribution, its help too.
     others: dict[str, object] = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
     app.command(context_settings=others, options_metavar="")(local)
+    app.command(context_settings=others, options_metavar="")(rehearse)
 
 
 def init(
@@ -92,6 +93,13 @@ def local(context: typer.Context) -> None:
     from mcpfleet.projects import find_command
 
     find_command("local", "mcpfleet-local-cloud")(context.args)
+
+
+def rehearse(context: typer.Context) -> None:
+    """Deploy the fleet of a stack for Google Cloud to this machine, verify it, and remove it."""
+    from mcpfleet.projects import find_command
+
+    find_command("rehearse", "mcpfleet-local-cloud")(context.args)
 
 
 # A value that somebody types as an argument is refused without a word of it, not printed by typer.

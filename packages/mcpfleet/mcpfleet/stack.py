@@ -79,10 +79,10 @@ class DeployedServer:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The service's own URL in each region; empty if the output has none."""
+        """The service's own URL in each region; empty if the output has none, or the service has no default URL."""
         output = self.output.get("urls")
         urls = cast("dict[str, Any]", output).values() if isinstance(output, dict) else ()
-        return tuple(url for url in urls if isinstance(url, str))
+        return tuple(url for url in urls if isinstance(url, str) and url)
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ def test_outputs_written_by_the_fleet_are_accepted():
     assert read()["echo"].target.mcp_url == URL
 
 
+def test_a_server_without_a_default_url_has_no_url_of_its_own():
+    server = read(urls={"europe-west1": "", "us-central1": ""}, domain="mcp.acme.dev")["echo"]
+    assert server.urls == ()
+
+
 @pytest.mark.parametrize(
     "name",
     ["--token-command=sh -c id", "-v", "", "Echo", "echo\n", "echo ", "é", "a", "x" * 27, "echo-", "echo;id", "$(id)"],
