@@ -25,6 +25,7 @@ from mcpfleet_local_cloud.commands.background import CloudFolder, find_running
 from mcpfleet_local_cloud.commands.leftovers import inventory
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.setup import PreparedMachine
+from mcpfleet_local_cloud.commands.verify import verify
 
 
 def copy_program(place: CloudFolder, name: str) -> Path:
@@ -76,7 +77,7 @@ def _run_cycle(phases: Phases, place: CloudFolder, prepared: PreparedMachine, sa
         with _record_seconds(samples["up"]):
             servers = stack.deploy(phases, engine).outputs["servers"]
         with _record_seconds(samples["verify"]):
-            stack.verify_servers(phases, place, servers)
+            verify(phases, place, servers)
         with _record_seconds(samples["same"]):
             unchanged = stack.deploy(phases, engine)
         if unchanged.changed_urns:
