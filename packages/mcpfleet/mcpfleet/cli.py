@@ -76,7 +76,7 @@ def root(
     """Reach private MCP servers on Cloud Run: connect clients, verify servers, and troubleshoot connections.
 
     To host servers of your own, create a project (init), deploy it to this machine (local), store the secrets of its
-    servers (secrets), and check its config files (check).
+    servers (secrets), check its config files (check), and try a production fleet on this machine (rehearse).
     """
 
 
