@@ -84,7 +84,7 @@ def environment_of_a_run():
 
 def test_the_packages_notes_and_dependency_lists_are_built(checkout):
     made = checkout / "release"
-    names = {"mcpfleet", "mcpfleet_bridge", "mcpfleet_local_cloud", "mcpfleet_server", "pulumi_mcpfleet"}
+    names = {f"mcpfleet{part}" for part in ("", "_bridge", "_local_cloud", "_login", "_server")} | {"pulumi_mcpfleet"}
     assert {file.name for file in (made / "dist").iterdir()} == {
         f"{name}-{VERSION}{kind}" for name in names for kind in (".tar.gz", "-py3-none-any.whl")
     }
@@ -114,7 +114,7 @@ def test_the_publishing_job_gets_the_files_and_no_secret(checkout, tmp_path):
     text = calls.read_text().replace(f"{tmp_path}/", "")
     uv, *_, gh = text.splitlines()
     assert uv.startswith("uv publish --trusted-publishing always --check-url https://pypi.org/simple release/dist/")
-    assert uv.count("release/dist/") == 10
+    assert uv.count("release/dist/") == 2 * 6
     image = f"ghcr.io/acme/mcpfleet/mcpfleet-bridge:{VERSION}"
     assert f"docker push {image}" in text.splitlines()
     assert gh.startswith(f"gh release create v{VERSION} --repo Acme/mcpfleet --verify-tag ")

@@ -13,6 +13,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcpfleet_local_cloud.commands.background import find_running
 from mcpfleet_local_cloud.commands.leftovers import inventory
 from mcpfleet_local_cloud.commands.processes import Processes
+from mcpfleet_local_cloud.docker_engine import list_image_names
 from tests.integration.checkout import ROOT, digest_of, eventually
 
 pytestmark = pytest.mark.integration
@@ -242,8 +243,9 @@ def test_down_leaves_nothing_and_succeeds_a_second_time(deployed, checkout, engi
     label = {"label": f"dev.mcpfleet.cloud={cloud['id']}"}
     assert engine.containers.list(all=True, filters=label, ignore_removed=True) == []
     assert engine.networks.list(filters=label) == []
-    names = [name for item in engine.images.list() for name in (*item.tags, *(item.attrs["RepoDigests"] or ()))]
-    assert [name for name in names if name.startswith(f"{registry}/") and "mcpfleet-public" not in name] == []
+    assert [
+        name for name in list_image_names(engine) if name.startswith(f"{registry}/") and "mcpfleet-public" not in name
+    ] == []
     assert checkout.state.resources == []
     assert find_running(checkout.place, "cloud") is None
     assert find_running(checkout.place, "plugins") is None

@@ -149,7 +149,12 @@ def wheels(tmp_path_factory):
 def test_the_wheel_of_the_command_has_every_file_of_the_template(wheels):
     template = ROOT / "packages" / "mcpfleet" / "mcpfleet" / "template"
     listed = subprocess.run(
-        ["git", "ls-files"], cwd=template, capture_output=True, text=True, check=True, timeout=60
+        ["git", "-c", "safe.directory=*", "ls-files"],
+        cwd=template,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     ).stdout.splitlines()
     with zipfile.ZipFile(wheels["mcpfleet"]) as wheel:
         files = [file.filename for file in wheel.infolist() if not file.is_dir()]

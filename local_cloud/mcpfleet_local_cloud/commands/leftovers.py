@@ -13,6 +13,7 @@ from mcpfleet_local_cloud.commands.background import CloudFolder
 from mcpfleet_local_cloud.commands.paths import PROGRAM
 from mcpfleet_local_cloud.commands.phases import SetupError
 from mcpfleet_local_cloud.commands.stack_state import read_stack_state
+from mcpfleet_local_cloud.docker_engine import list_image_names
 
 _LABEL: Final = "dev.mcpfleet.cloud"
 _SERVICE: Final = "dev.mcpfleet.service"
@@ -98,7 +99,7 @@ def _filters(cloud: Mapping[str, Any]) -> dict[str, Any]:
 
 def _list_images(engine: docker.DockerClient, registry: str) -> list[str]:
     """List tags and digests of the images of this cloud's *registry* (`host:port`), except its public repository."""
-    names = [name for image in engine.images.list() for name in (*image.tags, *(image.attrs.get("RepoDigests") or ()))]
+    names = list_image_names(engine)
     return sorted(name for name in names if name.startswith(f"{registry}/") and _PUBLIC_REPOSITORY not in name)
 
 

@@ -6,7 +6,6 @@ from typing import Any, Final
 
 import docker
 from docker.errors import APIError, NotFound
-from docker.models.images import Image
 
 from mcpfleet_local_cloud import docker_engine
 
@@ -48,15 +47,8 @@ def remove_docker_objects(cloud_id: str, registry: str | None = None) -> list[st
 
 def remove_images(client: docker.DockerClient, registry: str) -> list[str]:
     """Remove every image name on *registry* (`host:port`), and the images that have no other name."""
-    names: list[str] = [
-        name for image in client.images.list() for name in _image_names(image) if name.startswith(f"{registry}/")
-    ]
+    names = [name for name in docker_engine.list_image_names(client) if name.startswith(f"{registry}/")]
     return [f"image {name}" for name in names if _try_remove(partial(client.images.remove, name))]
-
-
-def _image_names(image: Image) -> list[str]:
-    digests: list[str] | None = image.attrs.get("RepoDigests")
-    return [*image.tags, *(digests or [])]
 
 
 def _try_remove(remove: Callable[[], object]) -> bool:

@@ -7,6 +7,7 @@ from mcpfleet_local_cloud.docker_engine.client import (
     create_client,
     engine_environment,
     find_engine,
+    list_image_names,
     read_facts,
 )
 from mcpfleet_local_cloud.docker_engine.facts import EngineFacts, Limits
@@ -21,5 +22,6 @@ __all__ = [
     "engine_environment",
     "find_engine",
     "list_addresses",
+    "list_image_names",
     "read_facts",
 ]

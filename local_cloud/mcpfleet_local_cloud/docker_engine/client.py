@@ -38,6 +38,17 @@ def create_client(environ: Mapping[str, str] | None = None, *, timeout: int = _T
     return _require_engine(environ, lambda address: connect(address, timeout=timeout))
 
 
+def list_image_names(client: docker.DockerClient) -> list[str]:
+    """List the tags and digests of all images.
+
+    The client's `images.list` inspects each image, and fails if another program removes one in the meantime.
+    """
+    api: Any = client.api
+    summaries: list[dict[str, Any]] = api.images()
+    names = [name for image in summaries for key in ("RepoTags", "RepoDigests") for name in image.get(key) or ()]
+    return [name for name in names if not name.startswith("<none>")]
+
+
 def engine_environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """The whole environment for a program that must use the same engine, such as the docker command.
 

@@ -97,4 +97,6 @@ def os_error_text(error: OSError) -> str:
     if error.errno == errno.EPIPE or (sys.platform == WINDOWS and error.errno == errno.EINVAL):
         return ""
     reason = error.strerror or str(error) or type(error).__name__
+    if error.errno is None:  # an HTTP library's error, not one of the system
+        return f"{reason}."
     return f"{error.filename}: {reason}." if error.filename else f"Standard output cannot be written: {reason}."

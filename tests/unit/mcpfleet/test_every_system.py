@@ -312,3 +312,7 @@ def test_a_program_is_found_by_its_short_name_and_its_text_is_utf_8(monkeypatch)
     assert argv == ["C:\\bin\\gcloud.cmd", "version"]
     assert (options["encoding"], options["errors"], options["creationflags"]) == ("utf-8", "replace", 0x08000000)
     assert "shell" not in options
+
+
+def test_an_error_of_an_http_library_is_not_blamed_on_the_output():
+    assert terminal.os_error_text(OSError("404 Client Error: no such image")) == "404 Client Error: no such image."

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import httpx2
 import pytest
@@ -68,6 +69,14 @@ class FakeDocker:
     containers: Shelf = field(default_factory=lambda: Shelf([]))
     networks: Shelf = field(default_factory=lambda: Shelf([]))
     images: Images = field(default_factory=lambda: Images([]))
+
+    @property
+    def api(self):
+        """The client's lower layer, whose `images` are the engine's own documents."""
+        documents = [
+            {"RepoTags": item.tags or None, "RepoDigests": item.attrs.get("RepoDigests")} for item in self.images.things
+        ]
+        return SimpleNamespace(images=lambda: [*documents, {"RepoTags": ["<none>:<none>"], "RepoDigests": None}])
 
 
 @pytest.fixture
