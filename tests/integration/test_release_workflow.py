@@ -118,7 +118,7 @@ def test_the_publishing_job_gets_the_files_and_no_secret(checkout, tmp_path):
     image = f"ghcr.io/acme/mcpfleet/mcpfleet-bridge:{VERSION}"
     assert f"docker push {image}" in text.splitlines()
     assert gh.startswith(f"gh release create v{VERSION} --repo Acme/mcpfleet --verify-tag ")
-    assert gh.count("release/sbom/") == 5
+    assert gh.count("release/sbom/") == 6
     assert token not in text
     assert output.read_text() == "name=ghcr.io/acme/mcpfleet/mcpfleet-bridge\ndigest=sha256:abc\n"
 
