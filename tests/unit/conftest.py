@@ -1,7 +1,6 @@
-"""Keep each unit test from changing the logging of those that run after it in the same process."""
+"""Keep other tests of the same process from changing the logging of a unit test."""
 
 import logging
-from collections.abc import Iterator
 
 import pytest
 
@@ -11,10 +10,10 @@ UVICORN_LOGGERS = tuple(
 
 
 @pytest.fixture(autouse=True)
-def uvicorn_loggers() -> Iterator[None]:
-    """Restore uvicorn's loggers: each `uvicorn.Config` sets their levels and handlers for the whole process."""
-    before = [(logger, logger.level, logger.handlers[:], logger.filters[:]) for logger in UVICORN_LOGGERS]
-    yield
-    for logger, level, handlers, filters in before:
-        logger.setLevel(level)
-        logger.handlers[:], logger.filters[:] = handlers, filters
+def uvicorn_loggers() -> None:
+    """Reset uvicorn's loggers: each `uvicorn.Config` configures them for the whole process."""
+    for logger in UVICORN_LOGGERS:
+        logger.setLevel(logging.NOTSET)
+        logger.handlers.clear()
+        logger.filters.clear()
+        logger.propagate = True
