@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shlex
 import shutil
 import socket
@@ -17,6 +18,7 @@ from mcpfleet.inert import inert
 from mcpfleet_local_cloud.commands import background, stack
 from mcpfleet_local_cloud.commands.admin import AdminClient
 from mcpfleet_local_cloud.commands.background import CloudFolder, read_port
+from mcpfleet_local_cloud.commands.cli import typed_program
 from mcpfleet_local_cloud.commands.paths import Paths
 from mcpfleet_local_cloud.commands.phases import Phases, SetupError
 from mcpfleet_local_cloud.commands.pulumi_engine import PulumiStack
@@ -43,7 +45,7 @@ from mcpfleet_local_cloud.commands.verify import verify as verify_servers
 from mcpfleet_local_cloud.state.folder import write_private
 from pulumi_mcpfleet.projects import ProjectError, config_file_name, read_config
 
-COMMAND: Final = "mcpfleet rehearse"
+_STACK_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 _PORTS: Final = range(20_000, 32_768)
 """Below the ports of outgoing connections, which Linux takes from 32768 on."""
 _PROJECT_KEYS: Final = ("name", "description", "runtime")
@@ -110,8 +112,13 @@ def remove(phases: Phases, stack_name: str, root: Path | None = None) -> None:
         return
     prepared = prepare(phases)
     with _locked(folder), _isolated(folder):
-        stack.destroy(phases, folder, prepared, force=True)
+        _take_down(phases, folder, prepared, stack.destroy)
     phases.out.print(f"\nNothing is left of the rehearsal of {folder.stack}.")
+
+
+def typed_command(stack_name: str) -> str:
+    """Return what the user types to rehearse a stack."""
+    return f"{typed_program(os.environ).removesuffix(' local')} rehearse -s {stack_name}"
 
 
 def _locked(folder: CloudFolder) -> AbstractContextManager[None]:
@@ -123,8 +130,17 @@ def _locked(folder: CloudFolder) -> AbstractContextManager[None]:
 
 
 def find_folder(root: Path, stack_name: str) -> CloudFolder:
-    """Find the folder of a stack's rehearsals. Its local cloud keeps its port as long as it exists."""
+    """Find the folder of a stack's rehearsals. Its local cloud keeps its port as long as it exists.
+
+    Raises:
+        SetupError: The name is not that of a stack, or no port is free.
+    """
     name = stack_name.rpartition("/")[2]
+    if _STACK_NAME.fullmatch(name) is None:  # `..` would be the folder of the project's own local cloud
+        raise SetupError(
+            f"{stack_name!r} is not the name of a stack. Nothing was changed.",
+            "name a stack that has a config file: -s prod.",
+        )
     state = root / ".mcpfleet" / "rehearsals" / name
     return CloudFolder(root=root, state=state, port=_find_port(state), stack=name, config=state / "project")
 
@@ -167,7 +183,17 @@ def removed_at_end(
         if keeps:
             background.stop_plugins(folder)
         else:
-            destroy(phases, folder, prepared, force=True)
+            _take_down(phases, folder, prepared, destroy)
+
+
+def _take_down(phases: Phases, folder: CloudFolder, prepared: PreparedMachine, destroy: Callable[..., None]) -> None:
+    try:
+        destroy(phases, folder, prepared, force=True)
+    except SetupError as error:
+        # The error's own next step is for the project's local cloud.
+        failure = SetupError(error.message, f"run {typed_command(folder.stack)} --down.")
+        failure.is_shown = error.is_shown
+        raise failure from None
 
 
 def _save_logs(folder: CloudFolder) -> None:
@@ -210,7 +236,7 @@ def _unavailable_error(file_name: str, options: Options, lines: Sequence[str], k
     skips = " ".join(f"--skip {shlex.quote(key)}" for key in outermost((*options.skip, *keys)))
     return SetupError(
         f"{file_name} has parts that this machine can't have. Nothing was deployed.\n  " + "\n  ".join(lines),
-        f"leave them out: {COMMAND} -s {options.stack} {skips}",
+        f"leave them out: {typed_command(options.stack)} {skips}",
     )
 
 
@@ -238,7 +264,7 @@ def _deploy(
             create_dependencies(folder, rehearsal, values)
             step.note(f"{len(rehearsal.secrets)} secrets")
         _show_plan(phases, folder, engine)
-        engine.command = f"{COMMAND} -s {folder.stack}"
+        engine.command = typed_command(folder.stack)
         outcome = stack.deploy(phases, engine)
     servers: dict[str, Any] = outcome.outputs.get("servers") or {}
     silent = find_silent_issuers(rehearsal.fleet)
@@ -250,8 +276,8 @@ def _deploy(
         folder,
         {name: server for name, server in servers.items() if name not in silent},
         outcome.outputs.get("clients") or {},
-        next_step=f"read the services' logs in {_logs_folder(folder)}, correct the cause, then run {COMMAND} -s"
-        f" {folder.stack} again; --keep leaves it deployed.",
+        next_step=f"read the services' logs in {_logs_folder(folder)}, correct the cause, then run"
+        f" {typed_command(folder.stack)} again; --keep leaves it deployed.",
     )
     _save_state(folder)
 
@@ -325,4 +351,6 @@ def _print_end(phases: Phases, folder: CloudFolder, options: Options) -> None:
     phases.out.print(f"\nThe rehearsal of {folder.stack} succeeded, and stays deployed at {folder.url}.")
     for name, service in {**deployed.servers, **deployed.clients}.items():
         phases.out.print(f"  {inert(name)}: {inert(str(service['url']))}", markup=False, soft_wrap=True)
-    phases.out.print(f"Its credentials are in {folder.credentials}. Remove it with {COMMAND} -s {folder.stack} --down.")
+    phases.out.print(
+        f"Its credentials are in {folder.credentials}. Remove it with {typed_command(folder.stack)} --down."
+    )

@@ -19,7 +19,7 @@ from mcpfleet_local_cloud.commands.rehearsal.mapping import (
     outermost,
     to_yaml,
 )
-from mcpfleet_local_cloud.commands.rehearsal.rehearse import find_folder, removed_at_end, write_config
+from mcpfleet_local_cloud.commands.rehearsal.rehearse import find_folder, removed_at_end, typed_command, write_config
 from mcpfleet_local_cloud.commands.rehearsal.secret_values import check_names, read_secret_values
 from pulumi_mcpfleet.fleet import parse_fleet
 from pulumi_mcpfleet.projects import read_config
@@ -384,3 +384,31 @@ def test_everything_is_removed_however_the_rehearsal_ends(tmp_path, failure):
         with pytest.raises(type(failure)):
             run()
     assert removed == [True]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "acme/mcp/..", "a b", "-x", "prod\n", "prod/"])
+def test_a_name_that_is_no_stack_is_refused_before_a_folder_is_chosen(tmp_path, name):
+    """The folder above the rehearsals is that of the project's own local cloud."""
+    with pytest.raises(SetupError, match="is not the name of a stack"):
+        find_folder(tmp_path, name)
+
+
+def test_a_removal_that_fails_does_not_advise_to_remove_the_projects_own_local_cloud(tmp_path):
+    folder = CloudFolder(root=tmp_path, state=tmp_path, port=1, stack="prod")
+
+    def destroy(*_, force):
+        raise SetupError("These are left: x", "remove all of them with ./dev down --force.")
+
+    with (
+        pytest.raises(SetupError, match="These are left: x") as failure,
+        removed_at_end(None, folder, None, keeps=False, destroy=destroy),
+    ):
+        pass
+    assert failure.value.next_step == "run mcpfleet rehearse -s prod --down."
+
+
+def test_messages_name_the_command_as_the_user_types_it(monkeypatch):
+    monkeypatch.delenv("UV_RUN_RECURSION_DEPTH", raising=False)
+    assert typed_command("prod") == "mcpfleet rehearse -s prod"
+    monkeypatch.setenv("UV_RUN_RECURSION_DEPTH", "1")
+    assert typed_command("prod") == "uv run mcpfleet rehearse -s prod"
