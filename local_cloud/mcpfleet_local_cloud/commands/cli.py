@@ -6,7 +6,8 @@ Each command imports the modules that it needs when it runs, so that `--help` is
 import os
 import sys
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Generator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -162,18 +163,25 @@ def run(app: typer.Typer, words: Sequence[str] | None = None) -> NoReturn:
         phases.console.print(f"error: there is no command {arguments[0]!r}.\n", markup=False, soft_wrap=True)
         _run(app, ["--help"])
         sys.exit(2)
-    try:
+    with errors_shown(phases):
         code = _run(app, arguments)
+    if code == INTERRUPTED and arguments[0] not in ENDED_BY_CTRL_C:
+        phases.console.print("Stopped. Finished work is kept for the next run.")
+    sys.exit(code)
+
+
+@contextmanager
+def errors_shown(phases: Phases) -> Generator[None]:
+    """Show each `SetupError` of a block as one message, and exit with code 1 after it."""
+    try:
+        yield
     except SeveralErrors as failures:
         for error in failures.errors:
             phases.show_error(error)
+        sys.exit(1)
     except SetupError as error:
         phases.show_error(error)
-    else:
-        if code == INTERRUPTED and arguments[0] not in ENDED_BY_CTRL_C:
-            phases.console.print("Stopped. Finished work is kept for the next run.")
-        sys.exit(code)
-    sys.exit(1)
+        sys.exit(1)
 
 
 def _run(app: typer.Typer, arguments: list[str]) -> int:

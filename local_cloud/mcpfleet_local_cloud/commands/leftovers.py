@@ -65,7 +65,9 @@ def reset(folder: CloudFolder, cloud: AdminClient, engine: docker.DockerClient) 
     _remove_state(folder)
 
 
-def remove_cloud(folder: CloudFolder, engine: docker.DockerClient, cloud: Mapping[str, Any]) -> None:
+def remove_cloud(
+    folder: CloudFolder, engine: docker.DockerClient, cloud: Mapping[str, Any], next_step: str | None = None
+) -> None:
     """Remove the gateway container, the networks and the state's history, after the local cloud has stopped.
 
     Raises:
@@ -79,7 +81,7 @@ def remove_cloud(folder: CloudFolder, engine: docker.DockerClient, cloud: Mappin
     _remove_state(folder)
     remaining = [str(item.name) for item in (*_list_containers(engine, cloud), *_list_networks(engine, cloud))]
     if remaining:
-        raise SetupError(f"Docker still has {', '.join(remaining)}.", f"run {PROGRAM} down again.")
+        raise SetupError(f"Docker still has {', '.join(remaining)}.", next_step or f"run {PROGRAM} down again.")
 
 
 def _list_containers(engine: docker.DockerClient, cloud: Mapping[str, Any]) -> list[Any]:

@@ -219,8 +219,26 @@ def down(phases: Phases, *, force: bool = False) -> None:
     phases.out.print("\nNothing is left of the stack.")
 
 
-def destroy(phases: Phases, folder: CloudFolder, prepared: PreparedMachine, *, force: bool = False) -> None:
-    """Destroy the stack in *folder*; with *force* also resources that are not in its state."""
+def destroy(
+    phases: Phases,
+    folder: CloudFolder,
+    prepared: PreparedMachine,
+    *,
+    force: bool = False,
+    next_step: str | None = None,
+) -> None:
+    """Destroy the stack in *folder*; with *force* also resources that are not in its state.
+
+    Args:
+        phases: Where to show the progress.
+        folder: The checkout folder of the local cloud.
+        prepared: This machine.
+        force: Also remove resources that are not in the stack's state.
+        next_step: What the user can do if something is left. None: the command of the project's own local cloud.
+
+    Raises:
+        SetupError: Something is left.
+    """
     with start_cloud(phases, folder, prepared, force=force) as engine:
         if not force:
             with phases.phase("pulumi destroy") as step:
@@ -234,10 +252,10 @@ def destroy(phases: Phases, folder: CloudFolder, prepared: PreparedMachine, *, f
         if remaining:
             raise SetupError(
                 "The stack is destroyed, but these are left:\n  " + "\n  ".join(remaining),
-                f"remove all of them with {PROGRAM} down --force.",
+                next_step or f"remove all of them with {PROGRAM} down --force.",
             )
         background.stop_all(folder)
-        leftovers.remove_cloud(folder, prepared.docker, cloud)
+        leftovers.remove_cloud(folder, prepared.docker, cloud, next_step)
         engine_pin.unpin(folder)
         step.note("no container, network, image, registry content, record or state is left")
 

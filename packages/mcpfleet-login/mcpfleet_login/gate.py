@@ -40,7 +40,7 @@ _REMOVED: Final = _HOP_BY_HOP | {
     b"x-goog-authenticated-user-id",
     b"content-length",  # written again below
 }
-_REMOVED_FROM_RESPONSE: Final = _HOP_BY_HOP - {b"transfer-encoding"} | {b"set-cookie", b"transfer-encoding"}
+_REMOVED_FROM_RESPONSE: Final = _HOP_BY_HOP | {b"set-cookie"}
 """Cookies belong to the login pages of the same host, so the application must not set any."""
 
 _CACHED_TOKENS: Final = 256

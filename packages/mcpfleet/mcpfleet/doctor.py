@@ -138,11 +138,7 @@ async def _examine(
                 or _check_refusal(anonymous, server, caller, authentication)
                 or await _check_mcp(http, server, anonymous, httpx2.Auth(), authentication)
             )
-        if (
-            server.access in {"public", "login", "oauth"}
-            or source is None
-            or (not server.output and _requires_login(anonymous))
-        ):
+        if not server.needs_id_token or source is None or (not server.output and _requires_login(anonymous)):
             return lines
         return [
             *lines,
@@ -239,7 +235,7 @@ def _check_without_token(server: DeployedServer, answer: _Response) -> CheckResu
         return CheckResult("warn", f"{text}; in the stack its access is {access}", step)
     if _requires_login(answer):
         text = f"without a token the server itself requires a login: {status}{_metadata_text(answer)}"
-        if access in {"public", "login", "oauth"} or not server.output:
+        if not server.needs_id_token or not server.output:
             return CheckResult("ok" if access not in {"login", "oauth"} else "warn", text, _LOGIN_HINT)
         step = (
             "If that is intended, set `access: {public: …}`; otherwise remove allUsers from its invokers. "

@@ -75,9 +75,10 @@ def call(
     deployed = options.find_stack(url, audience, stack, outputs, cwd)
     chosen = options.select_server(deployed, None if url else server, url, audience)
     bearer_token = read_bearer_token(bearer_file, [chosen])
-    needs_identity = chosen.access not in {"public", "login", "oauth"}
     source = (
-        options.find_source(deployed, credentials, token_file, token_command, impersonate) if needs_identity else None
+        options.find_source(deployed, credentials, token_file, token_command, impersonate)
+        if chosen.needs_id_token
+        else None
     )
     outcome = asyncio.run(call_server(chosen, source, tool, parsed, bearer_token, timeout))
     if as_json:
@@ -250,9 +251,10 @@ def _fetch_contracts(
     logging.getLogger("mcp").setLevel(logging.CRITICAL)  # the message has the SDK's errors
     deployed = options.find_stack(None, None, stack, outputs, folder)
     chosen = deployed.select_servers(names or [])
-    needs_identity = any(server.access not in {"public", "oauth"} for server in chosen)
     source = (
-        options.find_source(deployed, credentials, token_file, token_command, impersonate) if needs_identity else None
+        options.find_source(deployed, credentials, token_file, token_command, impersonate)
+        if any(server.needs_id_token for server in chosen)
+        else None
     )
 
     async def fetch_all() -> list[Contract]:

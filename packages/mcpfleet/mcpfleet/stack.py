@@ -58,8 +58,13 @@ class DeployedServer:
 
     @property
     def access(self) -> str:
-        """The kind of access: iam (the default), iap, oauth or public."""
+        """The kind of access: iam (the default), iap, login, oauth or public."""
         return str(self.output.get("access", "iam"))
+
+    @property
+    def needs_id_token(self) -> bool:
+        """Whether its callers need an ID token: with other kinds of access, Google checks none."""
+        return self.access not in {"public", "login", "oauth"}
 
     @property
     def program_audience(self) -> str:

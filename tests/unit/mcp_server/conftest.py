@@ -1,6 +1,5 @@
 """Fixtures for hosted servers in memory: settings, HTTP through ASGI, the SDK's client, captured logs."""
 
-import asyncio
 import gc
 import io
 import json
@@ -18,6 +17,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcpfleet_server import logs
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings
+from tests.unit.asgi import lifespan
 
 URL = "http://127.0.0.1:8080"
 
@@ -39,27 +39,6 @@ def make_settings() -> Callable[..., Settings]:
     return Settings
 
 
-@asynccontextmanager
-async def _lifespan(app) -> AsyncIterator[None]:
-    """Run the ASGI lifespan protocol round a block, as a server does."""
-    to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    task = asyncio.create_task(app({"type": "lifespan", "state": {}}, to_app.get, from_app.put))
-    await to_app.put({"type": "lifespan.startup"})
-    assert (await asyncio.wait_for(from_app.get(), 5))["type"] == "lifespan.startup.complete"
-    try:
-        yield
-    finally:
-        await to_app.put({"type": "lifespan.shutdown"})
-        await asyncio.wait_for(task, 5)
-
-
-@pytest.fixture
-def lifespan():
-    """`async with lifespan(app)`: the ASGI lifespan protocol round a block."""
-    return _lifespan
-
-
 @pytest.fixture
 def serving(make_settings):
     """`async with serving(server, **environment) as http`: the hosted server, spoken to over HTTP in memory."""
@@ -69,7 +48,7 @@ def serving(make_settings):
         app = build_app(server, make_settings(**environment))
         transport = httpx2.ASGITransport(app)
         async with (
-            _lifespan(app),
+            lifespan(app),
             httpx2.AsyncClient(transport=transport, base_url=URL, headers=headers) as http,
         ):
             yield http

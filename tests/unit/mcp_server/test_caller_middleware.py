@@ -15,6 +15,7 @@ from mcp.server.mcpserver import MCPServer
 from mcpfleet_server.caller import LOGIN_HEADER, CallerMiddleware, current_caller
 from mcpfleet_server.environment import SettingsError
 from mcpfleet_server.iap import AssertionVerifier, KeysError
+from tests.unit.asgi import lifespan
 from tests.unit.mcp_server.assertions import AUDIENCE, asserted, assertion, published
 from tests.unit.mcp_server.tokens import ADA, BOB, id_token
 
@@ -145,7 +146,7 @@ async def test_no_arbitrary_header_names_a_caller(headers):
 
 
 @pytest.mark.parametrize("is_stateless", [True, False])
-async def test_tools_of_an_sdk_server_that_serves_itself_know_the_caller_of_each_call(is_stateless, protocol, lifespan):
+async def test_tools_of_an_sdk_server_that_serves_itself_know_the_caller_of_each_call(is_stateless, protocol):
     server = MCPServer("orders")
 
     @server.tool()

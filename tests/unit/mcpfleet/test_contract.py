@@ -3,7 +3,7 @@
 import asyncio
 import copy
 import json
-from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import httpx2
 import pytest
@@ -19,6 +19,7 @@ from mcpfleet.target import Target
 from mcpfleet.verify import Callers, CheckOptions, check
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings
+from tests.unit.asgi import lifespan
 
 URL = "http://127.0.0.1:8080"
 SERVER = DeployedServer("orders", Target.parse(f"{URL}/mcp"), URL, (), {"access": "public"})
@@ -213,19 +214,6 @@ def test_a_link_in_the_place_of_a_lock_is_replaced_and_not_followed(tmp_path):
     assert [file.name for file in (tmp_path / "tools").iterdir()] == ["orders.json"]
 
 
-@asynccontextmanager
-async def lifespan(app):
-    to_app, from_app = asyncio.Queue(), asyncio.Queue()
-    task = asyncio.create_task(app({"type": "lifespan", "state": {}}, to_app.get, from_app.put))
-    await to_app.put({"type": "lifespan.startup"})
-    await asyncio.wait_for(from_app.get(), 5)
-    try:
-        yield
-    finally:
-        await to_app.put({"type": "lifespan.shutdown"})
-        await asyncio.wait_for(task, 5)
-
-
 def build_orders(description="Count the orders of a customer.", *, has_prompt=True):
     server = MCPServer("orders", instructions="Be brief.")
 
@@ -368,3 +356,10 @@ def test_what_a_server_lists_cannot_move_the_cursor_or_write_markup(tools):
     _, out, _ = tools("diff", listed=hostile)
     assert "tool \\u001b[2J[red]\\u202e: it is new" in out
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("access", "expected"), [("iam", True), ("iap", True), ("login", False), ("oauth", False), ("public", False)]
+)
+def test_an_identity_is_looked_for_only_where_google_checks_a_token(access, expected):
+    assert replace(SERVER, output={"access": access}).needs_id_token is expected

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
@@ -19,6 +18,7 @@ from mcpfleet.tool_calls import ToolCall
 from mcpfleet.verify import Callers, CheckOptions, check
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings
+from tests.unit.asgi import lifespan
 
 URL = "http://127.0.0.1:8080"
 SERVER = DeployedServer("orders", Target.parse(f"{URL}/mcp"), URL, (), {"access": "public"})
@@ -81,19 +81,6 @@ def test_an_answer_holds_itself_and_nothing_that_it_has_not(value, other):
     assert [*GoldenCall(tool="a", structured={"here": value}).find_failures(answer(expected))] == []
     assert [*GoldenCall(tool="a", structured=expected).find_failures(answer({"here": value}))] != []
     assert [*GoldenCall(tool="a", structured=[value]).find_failures(answer([value, other]))] != []
-
-
-@asynccontextmanager
-async def lifespan(app):
-    to_app, from_app = asyncio.Queue(), asyncio.Queue()
-    task = asyncio.create_task(app({"type": "lifespan", "state": {}}, to_app.get, from_app.put))
-    await to_app.put({"type": "lifespan.startup"})
-    await asyncio.wait_for(from_app.get(), 5)
-    try:
-        yield
-    finally:
-        await to_app.put({"type": "lifespan.shutdown"})
-        await asyncio.wait_for(task, 5)
 
 
 def verify(monkeypatch, *calls):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 
 import httpx2
 import pytest
@@ -18,6 +17,7 @@ from mcpfleet.target import Target
 from mcpfleet.tokens import IdToken
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings
+from tests.unit.asgi import lifespan
 
 URL = "http://127.0.0.1:8080"
 SERVER = DeployedServer("orders", Target.parse(f"{URL}/mcp"), URL, (), {})
@@ -30,19 +30,6 @@ class Ada:
 
     def fetch(self, audience):
         return IdToken(value=f"ada|{audience}", expires_at=2**40, audience=audience)
-
-
-@asynccontextmanager
-async def lifespan(app):
-    to_app, from_app = asyncio.Queue(), asyncio.Queue()
-    task = asyncio.create_task(app({"type": "lifespan", "state": {}}, to_app.get, from_app.put))
-    await to_app.put({"type": "lifespan.startup"})
-    await asyncio.wait_for(from_app.get(), 5)
-    try:
-        yield
-    finally:
-        await to_app.put({"type": "lifespan.shutdown"})
-        await asyncio.wait_for(task, 5)
 
 
 @pytest.fixture

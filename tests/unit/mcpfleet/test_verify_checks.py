@@ -5,8 +5,6 @@ import gc
 import io
 import json
 import warnings
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import httpx2
@@ -27,6 +25,7 @@ from mcpfleet.tokens import IdToken
 from mcpfleet.verify import ANY_TOOL, Callers, CheckOptions, check
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings
+from tests.unit.asgi import lifespan
 
 URL = "http://127.0.0.1:8080"
 SERVER = DeployedServer("echo", Target.parse(f"{URL}/mcp"), URL, (), {})
@@ -110,19 +109,6 @@ class FrontDoor:
         headers = [(b"location", location), *([(b"content-type", b"application/json")] if self.refusal else [])]
         await send({"type": "http.response.start", "status": answer, "headers": headers})
         await send({"type": "http.response.body", "body": self.refusal})
-
-
-@asynccontextmanager
-async def lifespan(app) -> AsyncIterator[None]:
-    to_app, from_app = asyncio.Queue(), asyncio.Queue()
-    task = asyncio.create_task(app({"type": "lifespan", "state": {}}, to_app.get, from_app.put))
-    await to_app.put({"type": "lifespan.startup"})
-    assert (await asyncio.wait_for(from_app.get(), 5))["type"] == "lifespan.startup.complete"
-    try:
-        yield
-    finally:
-        await to_app.put({"type": "lifespan.shutdown"})
-        await asyncio.wait_for(task, 5)
 
 
 @pytest.fixture

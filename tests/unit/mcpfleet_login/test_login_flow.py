@@ -9,7 +9,7 @@ from mcp.server import MCPServer
 from mcpfleet_server.caller import current_caller
 from mcpfleet_server.hosting import build_app
 from mcpfleet_server.hosting.settings import Settings as ServerSettings
-from tests.unit.mcp_server.conftest import _lifespan
+from tests.unit.asgi import lifespan
 from tests.unit.mcpfleet_login.login_world import (
     BASE_URL,
     CLIENT_CALLBACK,
@@ -47,7 +47,7 @@ def server_world():
 
 async def test_the_official_client_registers_logs_in_and_calls_a_tool_that_knows_the_person(server_world):
     async with (
-        _lifespan(server_world.application),
+        lifespan(server_world.application),
         server_world.http(auth=sdk_auth(server_world, MemoryTokens())) as http,
         sdk_client(http) as client,
     ):
@@ -60,7 +60,7 @@ async def test_the_official_client_logs_in_with_its_metadata_document(server_wor
     server_world.documents[DOCUMENT_URL] = json.dumps(document).encode()
     storage = MemoryTokens()
     auth = sdk_auth(server_world, storage, client_metadata_url=DOCUMENT_URL)
-    async with _lifespan(server_world.application), server_world.http(auth=auth) as http, sdk_client(http) as client:
+    async with lifespan(server_world.application), server_world.http(auth=auth) as http, sdk_client(http) as client:
         await client.call_tool("who", {})
     assert storage.information is not None
     assert storage.information.client_id == DOCUMENT_URL
@@ -68,7 +68,7 @@ async def test_the_official_client_logs_in_with_its_metadata_document(server_wor
 
 async def test_the_official_client_refreshes_its_token_when_it_is_too_old(server_world):
     storage = MemoryTokens()
-    async with _lifespan(server_world.application):
+    async with lifespan(server_world.application):
         async with server_world.http(auth=sdk_auth(server_world, storage)) as http, sdk_client(http) as client:
             await client.call_tool("who", {})
         first = storage.tokens

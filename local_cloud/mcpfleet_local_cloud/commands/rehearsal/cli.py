@@ -1,13 +1,13 @@
 """The command line of `mcpfleet rehearse`; an entry point of the group `mcpfleet.commands`."""
 
-import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from mcpfleet.terminal import configure_streams
-from mcpfleet_local_cloud.commands.phases import Phases, SetupError, SeveralErrors
+from mcpfleet_local_cloud.commands.cli import errors_shown
+from mcpfleet_local_cloud.commands.phases import Phases
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,14 +40,8 @@ def command(
     rehearse(Phases(), Options(stack=stack, skip=skip or (), secrets=secrets, keeps=keep))
 
 
-def rehearse(words: list[str]) -> NoReturn:
+def rehearse(words: list[str]) -> None:
     """Run the command with the arguments *words*, and exit."""
     configure_streams()
-    try:
+    with errors_shown(Phases()):
         app(words or ["--help"], prog_name="mcpfleet rehearse")
-    except SeveralErrors as failures:
-        for error in failures.errors:
-            Phases().show_error(error)
-    except SetupError as error:
-        Phases().show_error(error)
-    sys.exit(1)

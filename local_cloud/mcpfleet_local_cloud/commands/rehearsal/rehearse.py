@@ -187,13 +187,7 @@ def removed_at_end(
 
 
 def _take_down(phases: Phases, folder: CloudFolder, prepared: PreparedMachine, destroy: Callable[..., None]) -> None:
-    try:
-        destroy(phases, folder, prepared, force=True)
-    except SetupError as error:
-        # The error's own next step is for the project's local cloud.
-        failure = SetupError(error.message, f"run {typed_command(folder.stack)} --down.")
-        failure.is_shown = error.is_shown
-        raise failure from None
+    destroy(phases, folder, prepared, force=True, next_step=f"run {typed_command(folder.stack)} --down.")
 
 
 def _save_logs(folder: CloudFolder) -> None:

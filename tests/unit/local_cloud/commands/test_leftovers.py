@@ -175,6 +175,9 @@ def test_a_container_left_at_the_end_is_an_error(folder, docker):
     docker.containers.things = [ours("late")]
     with pytest.raises(SetupError, match="Docker still has late"):
         leftovers.remove_cloud(folder, docker, CLOUD)
+    with pytest.raises(SetupError, match="Docker still has late") as failure:
+        leftovers.remove_cloud(folder, docker, CLOUD, "type this.")
+    assert failure.value.next_step == "type this."
 
 
 # The local cloud, asked.
