@@ -1,6 +1,9 @@
 """`mcpfleet rehearse`: the shipped fleet of production, deployed to a local cloud of its own and taken down again."""
 
+import json
 import os
+import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -102,3 +105,73 @@ def test_after_a_failure_nothing_is_left_and_the_server_that_failed_is_named(che
     assert cloud_objects(root / ".mcpfleet" / "rehearsals" / "prod") == []
     code, output = rehearse(checkout, "--down")
     assert (code, output.strip()) == (0, "No rehearsal of the stack prod is deployed.")
+
+
+FLEET = {
+    "region": "europe-west1",
+    "servers": {
+        "toolbox": {
+            "source": {
+                "image": "docker.io/mcpfleet-examples/toolbox:1",
+                "port": 5000,
+                "args": ["--port", "5000", "--host", "0.0.0.0"],  # noqa: S104 - in a container
+            },
+            "access": {"iam": {"invokers": ["group:mcp-users@acme.dev"]}},
+            "secrets": {"KEY": {"secret": "key", "version": "3"}},
+            "service_account": "runner@acme-mcp-prod.iam.gserviceaccount.com",
+            "volumes": {"data": {"gcs": {"bucket": "acme-data"}, "mount": "/data"}},
+            "vpc": {"network": "mcp", "subnetwork": "mcp-eu"},
+        }
+    },
+}
+
+
+def test_what_a_fleet_expects_to_exist_is_created_and_a_kept_rehearsal_is_updated_and_removed(checkout):
+    root = checkout.place.root
+    folder = root / ".mcpfleet" / "rehearsals" / "prod"
+    fleet = json.loads(json.dumps(FLEET))
+    stack = {"config": {"gcp:project": "acme-mcp-prod", "mcpfleet:fleet": fleet}}
+    (root / FILE).write_text(yaml.safe_dump(stack))
+    code, output = rehearse(checkout, "--keep")
+    assert code == 0, output
+    assert "checks of 1 server passed" in output
+    assert "stays deployed at http://127.0.0.1:" in output
+    assert re.search(r"^  toolbox: http://127\.0\.0\.1:\d+/mcp$", output, re.MULTILINE)
+    fleet["servers"]["toolbox"]["secrets"]["KEY"]["version"] = "4"
+    (root / FILE).write_text(yaml.safe_dump(stack))
+    code, output = rehearse(checkout, "--keep")
+    assert code == 0, output
+    assert "  update gcp:cloudrunv2:Service toolbox-europe-west1 (template)" in output
+    assert cloud_objects(folder) != []
+    code, output = rehearse(checkout, "--down")
+    assert code == 0, output
+    assert "Nothing is left of the rehearsal of prod." in output
+    assert cloud_objects(folder) == []
+
+
+def test_ctrl_c_removes_everything_too(checkout):
+    root = checkout.place.root
+    (root / FILE).write_text(yaml.safe_dump({"config": {"gcp:project": "acme-mcp-prod", "mcpfleet:fleet": FLEET}}))
+    process = subprocess.Popen(
+        [MCPFLEET, "rehearse", "-s", "prod"],
+        cwd=root,
+        env={**os.environ, "MCPFLEET_PROGRAM": ""},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        # A shell's background job ignores Ctrl-C, and so would all that it starts: the tests may be run in one.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
+    )
+    output = ""
+    for line in process.stdout:
+        output += line
+        if "Secrets and networks" in line:
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    output += process.communicate(timeout=120)[0]
+    assert process.returncode == 130, output
+    assert "✓ Proof" in output
+    assert "Traceback" not in output
+    assert cloud_objects(root / ".mcpfleet" / "rehearsals" / "prod") == []

@@ -45,11 +45,13 @@ def create_dependencies(folder: CloudFolder, rehearsal: Rehearsal, values: Mappi
     except McpfleetError as error:
         raise SetupError(str(error), f"read its log: {folder.log('cloud')}.") from None
     post = _Poster(folder, api)
+    if rehearsal.service_accounts:
+        post.enable("iam")
     for account in rehearsal.service_accounts:
         name = account.partition("@")[0]
         post(f"iam/v1/projects/{PROJECT}/serviceAccounts", {"accountId": name, "serviceAccount": {}})
     if rehearsal.buckets:
-        post(f"serviceusage/v1/projects/{PROJECT}/services/storage.googleapis.com:enable", {})
+        post.enable("storage")
     for bucket in rehearsal.buckets:
         post(f"storage/v1/b?project={PROJECT}", {"name": bucket, "location": "EU"})
     _create_networks(post, rehearsal.fleet)
@@ -71,7 +73,7 @@ def _create_networks(post: "_Poster", fleet: Fleet) -> None:
     wanted = [need for need in find_prerequisites(fleet, PROJECT) if need.function in {NETWORK, SUBNETWORK}]
     if not wanted:
         return
-    post(f"serviceusage/v1/projects/{PROJECT}/services/compute.googleapis.com:enable", {})
+    post.enable("compute")
     networks = [str(need.arguments["name"]) for need in wanted if need.function == NETWORK]
     for network in networks:
         if network != "default":  # each project has it
@@ -97,6 +99,10 @@ class _Poster:
     def __init__(self, folder: CloudFolder, api: Api) -> None:
         self._folder = folder
         self._api = api
+
+    def enable(self, api: str) -> None:
+        """Enable an API of the project, such as `iam`. A project begins with few of them, as on Google."""
+        self(f"serviceusage/v1/projects/{PROJECT}/services/{api}.googleapis.com:enable", {})
 
     def __call__(self, path: str, body: Mapping[str, Any]) -> None:
         status, response = self._api("POST", f"{self._folder.url}/{path}", body)

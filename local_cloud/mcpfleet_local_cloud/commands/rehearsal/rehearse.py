@@ -256,7 +256,8 @@ def _deploy(
         stack.publish_base_image(phases, folder, prepared)
         with phases.phase("Secrets and networks") as step:
             create_dependencies(folder, rehearsal, values)
-            step.note(f"{len(rehearsal.secrets)} secrets")
+            count = len(rehearsal.secrets)
+            step.note(f"{count} secret{'' if count == 1 else 's'}")
         _show_plan(phases, folder, engine)
         engine.command = typed_command(folder.stack)
         outcome = stack.deploy(phases, engine)
@@ -343,8 +344,12 @@ def _print_end(phases: Phases, folder: CloudFolder, options: Options) -> None:
         return
     deployed = read_stack_state(folder)
     phases.out.print(f"\nThe rehearsal of {folder.stack} succeeded, and stays deployed at {folder.url}.")
-    for name, service in {**deployed.servers, **deployed.clients}.items():
-        phases.out.print(f"  {inert(name)}: {inert(str(service['url']))}", markup=False, soft_wrap=True)
+    urls = {name: server["mcp_url"] for name, server in deployed.servers.items()}
+    urls |= {name: client["url"] for name, client in deployed.clients.items()}
+    for name, url in urls.items():
+        phases.out.print(f"  {inert(name)}: {inert(str(url))}", markup=False, soft_wrap=True)
     phases.out.print(
-        f"Its credentials are in {folder.credentials}. Remove it with {typed_command(folder.stack)} --down."
+        f"Its credentials are in {folder.credentials}. Remove it with {typed_command(folder.stack)} --down.",
+        markup=False,
+        soft_wrap=True,
     )
