@@ -29,8 +29,20 @@ def add_project_commands(app: typer.Typer) -> None:
     app.command(context_settings=others, options_metavar="")(rehearse)
 
 
+def _parse_folder(text: str) -> Path:
+    """Refuse an empty argument, such as an unset variable of a script: it would mean the current folder."""
+    if not str(text):
+        raise typer.BadParameter("is empty; name a folder, or type . for the current one.")
+    return Path(text)
+
+
 def init(
-    folder: Annotated[Path, typer.Argument(help="The folder of the project. Default: the current folder.")] = Path(),
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            parser=_parse_folder, metavar="FOLDER", help="The folder of the project. Default: the current folder."
+        ),
+    ] = Path(),
     server: Annotated[
         str | None,
         typer.Option(

@@ -254,6 +254,7 @@ def test_without_a_terminal_the_error_names_the_option_for_the_defaults(run, tmp
         (["acme", "--invoker", "group:mcp\x1b[31m@acme.dev"], 2, "is not a member as IAM writes it"),
         (["acme", "--invoker", "group:mcp\u202e@acme.dev"], 2, "is not a member as IAM writes it"),
         (["acme", "--server", ""], 2, "--server is empty"),
+        ([""], 2, "is empty; name a folder"),
         (["acme", "--region", "Zurich"], 2, "is not a region"),
         (["acme", "--server", "./gone"], 2, "There is no folder ./gone"),
         (["acme", "--server", "npm:weather"], 2, "NAME@VERSION"),
